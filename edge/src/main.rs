@@ -1,0 +1,264 @@
+//! `reid-edge`: see `reid-edge --help`.
+
+use std::io::IsTerminal;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand};
+use reid_edge::config::{ConfigError, EdgeConfig, explain};
+use reid_edge::harvest::{self, HarvestOptions};
+use reid_edge::replay::{self, ReplayArgs};
+use reid_edge::search::{self, SearchArgs};
+use reid_edge::serve::ServeError;
+use reid_edge::{check, run};
+use serde::Serialize;
+
+/// Live person re-identification on camera streams.
+#[derive(Parser)]
+#[command(name = "reid-edge", version)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Args)]
+struct Common {
+    /// Configuration file; `reid-edge config --explain` shows every key.
+    #[arg(long, default_value = "edge.toml")]
+    config: PathBuf,
+    /// Print one JSON object for machines.
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Recognise people on the cameras until stopped (Ctrl-C or SIGTERM).
+    Run {
+        #[command(flatten)]
+        common: Common,
+        /// Stop after so many seconds.
+        #[arg(long)]
+        seconds: Option<f64>,
+    },
+    /// Is everything ready? Cameras, models, accuracy on this device, gallery. Exit code 1 if not.
+    Check {
+        #[command(flatten)]
+        common: Common,
+        /// Seconds that a camera may take to show its first frame.
+        #[arg(long, default_value_t = 10.0)]
+        wait: f64,
+    },
+    /// Check the configuration alone, or explain every key.
+    Config {
+        #[command(flatten)]
+        common: Common,
+        /// Print every key with its meaning, unit, range and default.
+        #[arg(long)]
+        explain: bool,
+    },
+    /// Collect crops of the people on the cameras, for training without labels.
+    Harvest {
+        #[command(flatten)]
+        common: Common,
+        /// Folder to write, without an earlier harvest in it.
+        #[arg(long)]
+        out: PathBuf,
+        /// Stop after so many seconds (of the recording, for files).
+        #[arg(long)]
+        seconds: Option<f64>,
+        /// Seconds between two crops of the same tracklet.
+        #[arg(long, default_value_t = 0.4)]
+        every: f64,
+        /// Most crops of a tracklet.
+        #[arg(long, default_value_t = 40)]
+        max_per_tracklet: u32,
+        /// Tracklets with fewer crops are left out.
+        #[arg(long, default_value_t = 4)]
+        min_per_tracklet: usize,
+    },
+    /// Recorded files through the whole pipeline, with scores where there is truth.
+    Replay(ReplayArgs),
+    /// Who is on this picture? Looks a person up in the gallery.
+    Search(SearchArgs),
+}
+
+/// Why the program ends without success.
+enum Failure {
+    /// Bad usage or configuration: exit code 2.
+    Usage(String),
+    /// Exit code 1.
+    Failed(String),
+}
+
+impl From<ConfigError> for Failure {
+    fn from(e: ConfigError) -> Self {
+        Failure::Usage(e.to_string())
+    }
+}
+
+impl From<anyhow::Error> for Failure {
+    fn from(e: anyhow::Error) -> Self {
+        let page = e.downcast_ref::<ServeError>();
+        let is_configuration = e.downcast_ref::<ConfigError>().is_some()
+            || matches!(
+                page,
+                Some(
+                    ServeError::Address { .. } | ServeError::Open { .. } | ServeError::Token { .. }
+                )
+            );
+        let reason = format!("{e:#}");
+        if is_configuration {
+            Failure::Usage(reason)
+        } else {
+            Failure::Failed(reason)
+        }
+    }
+}
+
+/// Any other error is a failure of the work itself.
+fn failed(e: impl std::fmt::Display) -> Failure {
+    Failure::Failed(e.to_string())
+}
+
+fn main() -> ExitCode {
+    // clap itself exits with code 2 on bad usage.
+    let cli = Cli::parse();
+    let filter = tracing_subscriber::EnvFilter::try_from_default_env()
+        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info,ort=warn,tract=warn"));
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal())
+        .init();
+    match execute(cli.command) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(Failure::Failed(reason)) => {
+            eprintln!("error: {reason}");
+            ExitCode::from(1)
+        }
+        Err(Failure::Usage(reason)) => {
+            eprintln!("error: {reason}");
+            ExitCode::from(2)
+        }
+    }
+}
+
+fn execute(command: Command) -> Result<(), Failure> {
+    match command {
+        Command::Replay(args) => Ok(replay::run(&args)?),
+        Command::Search(args) => Ok(search::run(&args)?),
+        Command::Run { common, seconds } => {
+            let config = EdgeConfig::load(&common.config)?;
+            let stop = run::stop_on_signals().map_err(failed)?;
+            let summary =
+                run::run(&config, positive("seconds", seconds)?, &stop).map_err(failed)?;
+            if common.json {
+                print_json(&summary)
+            } else {
+                eprintln!(
+                    "{} frames in {:.1} s ({:.1} frames/s), {} tracklets, {} identities in the gallery",
+                    summary.frames,
+                    summary.seconds,
+                    summary.fps,
+                    summary.tracklets,
+                    summary.identities
+                );
+                Ok(())
+            }
+        }
+        Command::Check { common, wait } => {
+            let config = EdgeConfig::load(&common.config)?;
+            let wait = positive("wait", Some(wait))?.unwrap_or(10.0);
+            let report = check::check(&config, Duration::from_secs_f64(wait));
+            if common.json {
+                print_json(&report)?;
+            } else {
+                for f in &report.findings {
+                    println!(
+                        "{} {}: {}",
+                        if f.ok { "ok  " } else { "FAIL" },
+                        f.what,
+                        f.detail
+                    );
+                }
+            }
+            if report.ok {
+                Ok(())
+            } else {
+                let bad = report.findings.iter().filter(|f| !f.ok).count();
+                Err(Failure::Failed(format!(
+                    "{bad} of {} are not ready",
+                    report.findings.len()
+                )))
+            }
+        }
+        Command::Config { common, explain } => {
+            if explain {
+                if common.json {
+                    return print_json(&explain::json());
+                }
+                print!("{}", explain::text());
+                return Ok(());
+            }
+            let config = EdgeConfig::load(&common.config)?;
+            if common.json {
+                print_json(&serde_json::json!({"ok": true, "cameras": config.camera_names()}))
+            } else {
+                println!(
+                    "{}: {} cameras, no error",
+                    common.config.display(),
+                    config.cameras.len()
+                );
+                Ok(())
+            }
+        }
+        Command::Harvest {
+            common,
+            out,
+            seconds,
+            every,
+            max_per_tracklet,
+            min_per_tracklet,
+        } => {
+            let config = EdgeConfig::load(&common.config)?;
+            let options = HarvestOptions {
+                out,
+                seconds: positive("seconds", seconds)?,
+                every_secs: positive("every", Some(every))?.unwrap_or(0.4),
+                max_per_tracklet,
+                min_per_tracklet,
+            };
+            let stop = run::stop_on_signals().map_err(failed)?;
+            let done = harvest::harvest(&config, &options, &stop).map_err(failed)?;
+            if common.json {
+                print_json(&done)
+            } else {
+                println!(
+                    "{}: {} crops of {} tracklets ({} left out), {:.0} frames/s",
+                    options.out.display(),
+                    done.crops,
+                    done.tracklets,
+                    done.left_out,
+                    done.fps
+                );
+                Ok(())
+            }
+        }
+    }
+}
+
+fn positive(name: &str, value: Option<f64>) -> Result<Option<f64>, Failure> {
+    match value {
+        Some(v) if !(v > 0.0 && v < 1e9) => Err(Failure::Usage(format!(
+            "--{name} = {v}: must be above 0 seconds"
+        ))),
+        other => Ok(other),
+    }
+}
+
+fn print_json(value: &impl Serialize) -> Result<(), Failure> {
+    println!("{}", serde_json::to_string(value).map_err(failed)?);
+    Ok(())
+}

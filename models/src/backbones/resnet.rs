@@ -1,0 +1,310 @@
+//! ResNet-18 and ResNet-50 (He et al. 2016) of any width, with torchvision's parameter names.
+
+use super::{Backbone, BackboneConfig};
+use crate::Graph;
+use crate::graph::{FEATURE_MAP, Init, ParamKind};
+use crate::heads::{bnneck, pooling};
+use crate::ops::Op;
+
+/// Builds backbone, pooling and BN-neck. Ranges are checked by [`BackboneConfig::build`].
+pub(super) fn build(config: &BackboneConfig) -> Graph {
+    let (name, blocks, expansion) = match config.backbone {
+        Backbone::Resnet18 => ("resnet18", [2, 2, 2, 2], 1),
+        Backbone::Resnet50 => ("resnet50", [3, 4, 6, 3], 4),
+        Backbone::Resnet50IbnA => ("resnet50_ibn_a", [3, 4, 6, 3], 4),
+    };
+    let mut graph = Graph::new(name, [3, config.height, config.input_width]);
+    let stem = config.width;
+    let input = graph.input.clone();
+    let x = conv_bn(&mut graph, &input, "conv1", "bn1", 3, stem, 7, 2);
+    let x = graph.push("relu", Op::Relu, &[&x], &[]);
+    let pool = Op::MaxPool2d {
+        kernel: [3, 3],
+        stride: [2, 2],
+        padding: [1, 1],
+    };
+    let mut x = graph.push("maxpool", pool, &[&x], &[]);
+    let mut channels = stem;
+    for (stage, &count) in blocks.iter().enumerate() {
+        let planes = config.width << stage;
+        let first_stride = match stage {
+            0 => 1,
+            3 => config.last_stride,
+            _ => 2,
+        };
+        for block in 0..count {
+            let prefix = format!("layer{}.{block}", stage + 1);
+            let stride = if block == 0 { first_stride } else { 1 };
+            let norm = match config.backbone {
+                Backbone::Resnet50IbnA if stage < 3 => Norm::InstanceBatch,
+                _ => Norm::Batch,
+            };
+            let sizes = [channels, planes, stride, expansion];
+            x = residual(&mut graph, &x, &prefix, sizes, norm);
+            channels = planes * expansion;
+        }
+    }
+    graph.outputs.insert(FEATURE_MAP.into(), x.clone());
+    let pooled = pooling::append(&mut graph, &x, config.pooling);
+    bnneck::append(&mut graph, &pooled, channels);
+    graph
+}
+
+/// What normalises the first convolution of a block.
+#[derive(Clone, Copy, PartialEq)]
+enum Norm {
+    Batch,
+    InstanceBatch,
+}
+
+/// A basic block (expansion 1) or bottleneck (expansion 4): `relu(f(x) + shortcut(x))`.
+fn residual(
+    graph: &mut Graph,
+    input: &str,
+    prefix: &str,
+    [channels, planes, stride, expansion]: [usize; 4],
+    norm: Norm,
+) -> String {
+    let name = |part: &str| format!("{prefix}.{part}");
+    // (kernel, stride, output channels); torchvision puts the bottleneck's stride on the 3x3 ("v1.5").
+    let convs: &[(usize, usize, usize)] = if expansion == 1 {
+        &[(3, stride, planes), (3, 1, planes)]
+    } else {
+        &[
+            (1, 1, planes),
+            (3, stride, planes),
+            (1, 1, planes * expansion),
+        ]
+    };
+    let mut x = input.to_string();
+    let mut c = channels;
+    for (i, &(kernel, stride, out)) in convs.iter().enumerate() {
+        let (conv, bn) = (
+            name(&format!("conv{}", i + 1)),
+            name(&format!("bn{}", i + 1)),
+        );
+        x = conv2d(graph, &x, &conv, c, out, kernel, stride);
+        x = match norm {
+            Norm::InstanceBatch if i == 0 => instance_batch_norm(graph, &x, &bn, out),
+            _ => batch_norm(graph, &x, &bn, out),
+        };
+        if i + 1 < convs.len() {
+            x = graph.push(name(&format!("relu{}", i + 1)), Op::Relu, &[&x], &[]);
+        }
+        c = out;
+    }
+    let shortcut = if stride != 1 || channels != c {
+        conv_bn(
+            graph,
+            input,
+            &name("downsample.0"),
+            &name("downsample.1"),
+            channels,
+            c,
+            1,
+            stride,
+        )
+    } else {
+        input.to_string()
+    };
+    let sum = graph.push(name("add"), Op::Add, &[&x, &shortcut], &[]);
+    graph.push(name("relu"), Op::Relu, &[&sum], &[])
+}
+
+/// Convolution without bias, padded to keep the size at stride 1, then batch norm.
+fn conv_bn(
+    graph: &mut Graph,
+    input: &str,
+    conv: &str,
+    bn: &str,
+    channels: usize,
+    out: usize,
+    kernel: usize,
+    stride: usize,
+) -> String {
+    let x = conv2d(graph, input, conv, channels, out, kernel, stride);
+    batch_norm(graph, &x, bn, out)
+}
+
+fn conv2d(
+    graph: &mut Graph,
+    input: &str,
+    name: &str,
+    channels: usize,
+    out: usize,
+    kernel: usize,
+    stride: usize,
+) -> String {
+    let shape = [out, channels, kernel, kernel];
+    let weight = graph.param(
+        format!("{name}.weight"),
+        &shape,
+        ParamKind::Trainable,
+        Init::KaimingNormalFanOut,
+    );
+    let op = Op::Conv2d {
+        out_channels: out,
+        kernel: [kernel; 2],
+        stride: [stride; 2],
+        padding: [kernel / 2; 2],
+        dilation: [1, 1],
+        groups: 1,
+        bias: false,
+    };
+    graph.push(name, op, &[input], &[&weight])
+}
+
+const EPS: f64 = 1e-5;
+
+fn batch_norm(graph: &mut Graph, input: &str, name: &str, channels: usize) -> String {
+    let mut params = affine_params(graph, name, channels);
+    for (buffer, value) in [("running_mean", 0.0), ("running_var", 1.0)] {
+        params.push(graph.param(
+            format!("{name}.{buffer}"),
+            &[channels],
+            ParamKind::Buffer,
+            Init::Constant { value },
+        ));
+    }
+    let names: Vec<&str> = params.iter().map(String::as_str).collect();
+    let op = Op::BatchNorm {
+        eps: EPS,
+        momentum: 0.1,
+    };
+    graph.push(name, op, &[input], &names)
+}
+
+/// Weight and bias of a norm.
+fn affine_params(graph: &mut Graph, name: &str, channels: usize) -> Vec<String> {
+    [("weight", 1.0), ("bias", 0.0)]
+        .map(|(part, value)| {
+            graph.param(
+                format!("{name}.{part}"),
+                &[channels],
+                ParamKind::Trainable,
+                Init::Constant { value },
+            )
+        })
+        .into()
+}
+
+/// Instance norm of the first half of the channels, batch norm of the rest (Pan et al. 2018, figure 2a).
+fn instance_batch_norm(graph: &mut Graph, input: &str, name: &str, channels: usize) -> String {
+    let half = channels / 2;
+    let part = |start, len| Op::Narrow {
+        axis: 0,
+        start,
+        len,
+    };
+    let first = graph.push(format!("{name}.first"), part(0, half), &[input], &[]);
+    let params = affine_params(graph, &format!("{name}.IN"), half);
+    let names: Vec<&str> = params.iter().map(String::as_str).collect();
+    let op = Op::InstanceNorm { eps: EPS };
+    let first = graph.push(format!("{name}.IN"), op, &[&first], &names);
+    let rest = part(half, channels - half);
+    let rest = graph.push(format!("{name}.rest"), rest, &[input], &[]);
+    let rest = batch_norm(graph, &rest, &format!("{name}.BN"), channels - half);
+    graph.push(name, Op::Concat { axis: 0 }, &[&first, &rest], &[])
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+    use crate::graph::{EMBEDDING, GraphError};
+
+    #[test]
+    fn resnet50_has_torchvisions_parameters() {
+        let graph = BackboneConfig::default().build().unwrap();
+        // torchvision: 25,557,032 less the 1000-way classifier (2,049,000), plus the neck's weight.
+        assert_eq!(graph.trainable_elements(), 25_557_032 - 2_049_000 + 2048);
+        let shapes = graph.shapes().unwrap();
+        assert_eq!(shapes[graph.output(FEATURE_MAP).unwrap()], [2048, 16, 8]);
+        assert_eq!(graph.width(EMBEDDING).unwrap(), 2048);
+        assert!(
+            graph
+                .params
+                .iter()
+                .any(|p| p.name == "layer4.2.bn3.running_var")
+        );
+    }
+
+    #[test]
+    fn ibn_has_the_published_names_and_count() {
+        let plain = BackboneConfig::default().build().unwrap();
+        let config = BackboneConfig {
+            backbone: Backbone::Resnet50IbnA,
+            ..Default::default()
+        };
+        let graph = config.build().unwrap();
+        // IBN-Net-a changes what normalises, not how many parameters learn.
+        assert_eq!(graph.trainable_elements(), plain.trainable_elements());
+        let shapes = graph.shapes().unwrap();
+        assert_eq!(shapes[graph.output(FEATURE_MAP).unwrap()], [2048, 16, 8]);
+        let of = |name: &str| graph.params.iter().find(|p| p.name == name);
+        assert_eq!(of("layer1.0.bn1.IN.weight").unwrap().shape, [32]);
+        assert_eq!(of("layer3.5.bn1.BN.running_var").unwrap().shape, [128]);
+        assert!(of("layer4.0.bn1.weight").is_some() && of("layer4.0.bn1.IN.weight").is_none());
+    }
+
+    #[test]
+    fn resnet18_of_any_width() {
+        let config = BackboneConfig {
+            backbone: Backbone::Resnet18,
+            width: 16,
+            height: 128,
+            input_width: 64,
+            ..Default::default()
+        };
+        let graph = config.build().unwrap();
+        assert_eq!(
+            graph.shapes().unwrap()[graph.output(FEATURE_MAP).unwrap()],
+            [128, 8, 4]
+        );
+        let full = BackboneConfig {
+            backbone: Backbone::Resnet18,
+            ..Default::default()
+        }
+        .build()
+        .unwrap();
+        assert_eq!(full.trainable_elements(), 11_689_512 - 513_000 + 512);
+    }
+
+    #[test]
+    fn survives_json_and_refuses_a_broken_graph() {
+        let graph = BackboneConfig {
+            width: 8,
+            ..Default::default()
+        }
+        .build()
+        .unwrap();
+        assert_eq!(Graph::from_json(&graph.to_json().unwrap()).unwrap(), graph);
+        let mut broken = graph.clone();
+        broken.nodes[3].inputs[0] = "nowhere".into();
+        assert!(matches!(
+            broken.shapes(),
+            Err(GraphError::UnknownTensor { .. })
+        ));
+        let mut twice = graph.clone();
+        twice.nodes[2].name = twice.nodes[0].name.clone();
+        assert!(twice.shapes().is_err());
+        let mut other = graph;
+        other.version = 99;
+        assert!(other.shapes().unwrap_err().to_string().contains("99"));
+    }
+
+    #[test]
+    fn a_width_out_of_range_names_its_key() {
+        let err = BackboneConfig {
+            width: 0,
+            ..Default::default()
+        }
+        .build()
+        .unwrap_err();
+        assert_eq!(
+            err.to_string(),
+            "model.width must be between 4 and 512, got 0"
+        );
+    }
+}

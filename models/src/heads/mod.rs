@@ -1,0 +1,4 @@
+//! What follows a backbone: pooling and neck.
+
+pub mod bnneck;
+pub mod pooling;

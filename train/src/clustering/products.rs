@@ -1,0 +1,64 @@
+//! Dot products of rows with rows, a tile at a time: the matrix product under neighbours, distances and centres.
+
+use gemm::Parallelism;
+
+/// `tile[r][c] = a.row(r) . b.row(c)`, row-major; `a` and `b` are row-major with `depth` columns. One thread: callers spread
+/// their tiles, so that a product does not depend on the number of threads.
+///
+/// # Panics
+/// If a length is no multiple of `depth`.
+pub(super) fn products(a: &[f32], b: &[f32], depth: usize, tile: &mut Vec<f32>) {
+    assert!(
+        depth > 0 && a.len().is_multiple_of(depth) && b.len().is_multiple_of(depth),
+        "whole rows"
+    );
+    let (height, width) = (a.len() / depth, b.len() / depth);
+    tile.resize(height * width, 0.0);
+    // SAFETY: `tile` holds height x width values, row-major; `a` holds height x depth and `b` width x depth values, `b` read
+    // transposed; `read_dst` is false, so beta * dst is never read.
+    unsafe {
+        gemm::gemm(
+            height,
+            width,
+            depth,
+            tile.as_mut_ptr(),
+            1,
+            width as isize,
+            false,
+            a.as_ptr(),
+            1,
+            depth as isize,
+            b.as_ptr(),
+            depth as isize,
+            1,
+            0.0f32,
+            1.0f32,
+            false,
+            false,
+            false,
+            Parallelism::None,
+        );
+    }
+}
+
+/// Independent partial sums, so that the compiler can keep its registers busy.
+const LANES: usize = 16;
+
+/// Squared Euclidean distance from the differences themselves: exact for equal rows, where `|a|^2 - 2 a.b + |b|^2` is
+/// rounding.
+pub(super) fn squared_distance(a: &[f32], b: &[f32]) -> f32 {
+    let mut sums = [0f32; LANES];
+    let (a_lanes, a_rest) = a.as_chunks::<LANES>();
+    let (b_lanes, b_rest) = b.as_chunks::<LANES>();
+    for (x, y) in a_lanes.iter().zip(b_lanes) {
+        for lane in 0..LANES {
+            sums[lane] += (x[lane] - y[lane]) * (x[lane] - y[lane]);
+        }
+    }
+    let rest: f32 = a_rest
+        .iter()
+        .zip(b_rest)
+        .map(|(x, y)| (x - y) * (x - y))
+        .sum();
+    sums.iter().sum::<f32>() + rest
+}

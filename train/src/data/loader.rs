@@ -1,0 +1,248 @@
+//! Batches of pictures, made ahead on threads of their own and handed over in order.
+//!
+//! A thread makes a whole batch; what it makes follows from seed, epoch, batch, slot and view, so the number of threads
+//! changes nothing but the time. Threads run ahead by a bounded number of batches; dropping the iterator ends them.
+
+use std::collections::BTreeMap;
+use std::ops::Range;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread::{self, JoinHandle};
+
+use crossbeam_channel::{Receiver, Sender, bounded};
+use reid_models::preprocess::Preprocess;
+
+use super::DataError;
+use super::augment::{Augment, Scratch, generator};
+use super::store::PictureStore;
+
+/// Threads and how far they run ahead.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LoaderConfig {
+    /// Threads; at least 1.
+    pub workers: usize,
+    /// Finished batches that may wait.
+    pub prefetch: usize,
+}
+
+impl Default for LoaderConfig {
+    fn default() -> Self {
+        LoaderConfig {
+            workers: 2,
+            prefetch: 4,
+        }
+    }
+}
+
+/// What to load for an epoch.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    /// Seed of the augmentation.
+    pub seed: u64,
+    /// Number of the epoch.
+    pub epoch: u64,
+    /// Picture indices of each batch, as [`PkSampler::epoch`](super::PkSampler::epoch) gives them.
+    pub batches: Vec<Vec<usize>>,
+    /// Label of every picture of the store; a batch's pictures must have one.
+    pub labels: Arc<[Option<u32>]>,
+    /// Views of each picture.
+    pub views: Vec<Augment>,
+}
+
+/// One batch.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Batch {
+    /// Its number in the epoch.
+    pub number: usize,
+    /// Pictures of the store.
+    pub indices: Vec<usize>,
+    /// Their labels.
+    pub labels: Vec<u32>,
+    /// Their cameras.
+    pub cameras: Vec<u32>,
+    /// One tensor per view: (N, 3, H, W), row-major.
+    pub views: Vec<Vec<f32>>,
+}
+
+/// Pictures in order, for extracting features.
+#[derive(Clone, Debug, PartialEq)]
+pub struct EvalBatch {
+    /// Pictures of the store.
+    pub indices: Range<usize>,
+    /// Tensor (N, 3, H, W), row-major.
+    pub pictures: Vec<f32>,
+}
+
+/// Loads the batches of an epoch.
+///
+/// # Panics
+/// While iterating never; here if a batch names a picture that isn't in the store or has no label.
+pub fn train_batches(store: &Arc<PictureStore>, plan: Plan, config: LoaderConfig) -> Batches {
+    for index in plan.batches.iter().flatten() {
+        assert!(
+            plan.labels.get(*index).is_some_and(Option::is_some) && *index < store.len(),
+            "picture {index} of a batch must be in the store and have a label"
+        );
+    }
+    Batches::start(store, plan, config)
+}
+
+/// Loads all pictures in order, `size` at a time, without augmentation.
+///
+/// # Panics
+/// If `size` is 0.
+pub fn eval_batches(
+    store: &Arc<PictureStore>,
+    size: usize,
+    config: LoaderConfig,
+) -> impl Iterator<Item = Result<EvalBatch, DataError>> + use<> {
+    let all: Vec<usize> = (0..store.len()).collect();
+    let plan = Plan {
+        seed: 0,
+        epoch: 0,
+        batches: all.chunks(size).map(<[usize]>::to_vec).collect(),
+        labels: Vec::new().into(),
+        views: vec![Augment::weak()],
+    };
+    Batches::start(store, plan, config).map(move |batch| {
+        batch.map(|mut batch| EvalBatch {
+            indices: batch.number * size..batch.number * size + batch.indices.len(),
+            pictures: batch.views.swap_remove(0),
+        })
+    })
+}
+
+type Made = (usize, Result<Batch, DataError>);
+
+/// Iterator over the batches of an epoch; ends after the first error, which names the file.
+pub struct Batches {
+    /// `None` once finished: dropping it tells the threads.
+    made: Option<Receiver<Made>>,
+    waiting: BTreeMap<usize, Result<Batch, DataError>>,
+    next: usize,
+    count: usize,
+    threads: Vec<JoinHandle<()>>,
+}
+
+impl Batches {
+    fn start(store: &Arc<PictureStore>, plan: Plan, config: LoaderConfig) -> Self {
+        let count = plan.batches.len();
+        let (sender, receiver) = bounded(config.prefetch.max(1));
+        let (plan, taken) = (Arc::new(plan), Arc::new(AtomicUsize::new(0)));
+        let threads = (0..config.workers.clamp(1, count.max(1)))
+            .map(|_| {
+                let (store, plan) = (store.clone(), plan.clone());
+                let (taken, sender) = (taken.clone(), sender.clone());
+                thread::spawn(move || work(&store, &plan, &taken, &sender))
+            })
+            .collect();
+        Batches {
+            made: Some(receiver),
+            waiting: BTreeMap::new(),
+            next: 0,
+            count,
+            threads,
+        }
+    }
+
+    /// Batches in the epoch.
+    pub fn count(&self) -> usize {
+        self.count
+    }
+
+    fn stop(&mut self) {
+        // Threads that wait to hand over a batch see the channel closed.
+        self.made = None;
+        self.waiting.clear();
+        for thread in self.threads.drain(..) {
+            // A panic has been reported as a missing batch already.
+            let _ = thread.join();
+        }
+    }
+}
+
+impl Iterator for Batches {
+    type Item = Result<Batch, DataError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let made = self.made.as_ref()?;
+        if self.next == self.count {
+            self.stop();
+            return None;
+        }
+        let batch = loop {
+            if let Some(batch) = self.waiting.remove(&self.next) {
+                break batch;
+            }
+            match made.recv() {
+                Ok((number, batch)) => {
+                    self.waiting.insert(number, batch);
+                }
+                // All threads are gone and the batch never came.
+                Err(_) => break Err(DataError::Worker { batch: self.next }),
+            }
+        };
+        self.next += 1;
+        if batch.is_err() {
+            self.stop();
+        }
+        Some(batch)
+    }
+}
+
+impl Drop for Batches {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+fn work(store: &PictureStore, plan: &Plan, taken: &AtomicUsize, sender: &Sender<Made>) {
+    let mut preprocess = Preprocess::new(store.spec());
+    let mut scratch = Scratch::default();
+    loop {
+        let number = taken.fetch_add(1, Ordering::Relaxed);
+        let Some(indices) = plan.batches.get(number) else {
+            return;
+        };
+        let batch = make(store, plan, number, indices, &mut preprocess, &mut scratch);
+        if sender.send((number, batch)).is_err() {
+            return;
+        }
+    }
+}
+
+fn make(
+    store: &PictureStore,
+    plan: &Plan,
+    number: usize,
+    indices: &[usize],
+    preprocess: &mut Preprocess,
+    scratch: &mut Scratch,
+) -> Result<Batch, DataError> {
+    let len = preprocess.tensor_len();
+    let mut views = vec![vec![0.0; len * indices.len()]; plan.views.len()];
+    for (slot, &index) in indices.iter().enumerate() {
+        let picture = store.get(index, preprocess)?;
+        for (view, (augment, out)) in plan.views.iter().zip(&mut views).enumerate() {
+            let mut rng = generator(
+                plan.seed,
+                plan.epoch,
+                number as u64,
+                slot as u32,
+                view as u32,
+            );
+            let out = &mut out[slot * len..][..len];
+            augment.apply(&picture, &mut rng, scratch, preprocess, out);
+        }
+    }
+    Ok(Batch {
+        number,
+        indices: indices.to_vec(),
+        labels: indices
+            .iter()
+            .filter_map(|i| plan.labels.get(*i).copied().flatten())
+            .collect(),
+        cameras: indices.iter().map(|i| store.samples()[*i].camera).collect(),
+        views,
+    })
+}

@@ -1,0 +1,26 @@
+//! Unsupervised person re-identification: training.
+//!
+//! * [`nn`]: walks a [`reid_models::Graph`] on candle, with operators whose backward passes are ours.
+//! * [`data`]: data sets, samplers, augmentation, the parallel loader.
+//! * [`losses`], [`memory`], [`clustering`], [`eval`]: leaves; none imports a sibling.
+//! * [`methods`]: one file per method of a paper; [`trainer`] owns the loop around it.
+//! * [`report`], [`tensorboard`]: what a run looks like.
+//! * [`fit`], [`extract`], [`run`], [`config`], [`thresholds`]: from a command line to a finished run folder.
+
+pub mod clustering;
+pub mod config;
+pub mod data;
+pub mod eval;
+pub mod extract;
+pub mod fit;
+pub mod losses;
+pub mod memory;
+pub mod methods;
+pub mod nn;
+pub mod report;
+pub mod rerank;
+pub mod run;
+mod start;
+pub mod tensorboard;
+pub mod thresholds;
+pub mod trainer;

@@ -1,0 +1,387 @@
+//! `reid-train`: the command line over the library.
+
+mod cluster_command;
+
+use std::io::IsTerminal;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use reid_models::runtime::{Backend, Embedder, RuntimeConfig};
+use reid_train::config::{UsageError, usage};
+use reid_train::data::{DataError, Kind, Spec, cuhk03_mat, dataset};
+use reid_train::eval::command::{RankOptions, rank_file};
+use reid_train::eval::npz::{FeatureFile, FeatureSet};
+use reid_train::eval::{EvalError, EvalResult, Ranking};
+use reid_train::extract::{Test, features, labels, onnx_features};
+use reid_train::fit::{FitOptions, fit, load_net};
+use reid_train::methods::{Features, METHODS};
+use reid_train::report::ReportOptions;
+use reid_train::run::RunFolder;
+use serde_json::{Value, json};
+
+/// Trains person re-identification without labels, and evaluates it.
+#[derive(Parser)]
+#[command(name = "reid-train", version, about)]
+struct Cli {
+    /// One JSON object on standard output instead of text for people.
+    #[arg(long, global = true)]
+    json: bool,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// List the methods, their papers and what data they need
+    Methods,
+    /// Train
+    Fit(Fit),
+    /// Evaluate runs or ONNX files by the standard protocol
+    Eval(Eval),
+    /// Evaluate features made by anyone (.npz: query, gallery, query_pids, gallery_pids, query_cams, gallery_cams)
+    Rank(RankOptions),
+    /// Cluster features made by anyone: by default k-reciprocal Jaccard distance and DBSCAN
+    Cluster(cluster_command::ClusterArgs),
+    /// Write the features of a data set's query and gallery (.npz)
+    Extract {
+        /// Finished run folder.
+        #[arg(long)]
+        run: PathBuf,
+        /// Data set, KIND:DIR.
+        #[arg(long)]
+        data: String,
+        /// File to write.
+        #[arg(long)]
+        out: PathBuf,
+    },
+    /// Write one HTML file that shows a run, and TensorBoard events if it has none
+    Report(ReportOptions),
+    /// Say what a data set holds, what it is good for and whether it is complete
+    Data {
+        /// Data set, KIND[,OPTION...]:DIR. Kinds: market1501, dukemtmc, msmt17, cuhk03 (options detected, labeled,
+        /// classic, split=0..19), cuhk01 (split=0..9), mars, folder, harvest.
+        spec: String,
+        /// First take CUHK03's pictures and test sets out of cuhk-03.mat, into the folder.
+        #[arg(long)]
+        extract: bool,
+    },
+}
+
+#[derive(Args)]
+struct Fit {
+    /// Method (see `reid-train methods`).
+    #[arg(long)]
+    method: String,
+    /// Training data, KIND:DIR (see `reid-train data --help`).
+    #[arg(long)]
+    data: String,
+    /// Run folder to make (with --resume: to continue).
+    #[arg(long)]
+    out: PathBuf,
+    /// Preset; the method's own if absent.
+    #[arg(long)]
+    preset: Option<String>,
+    /// Configuration file over the preset.
+    #[arg(long)]
+    config: Option<PathBuf>,
+    /// key=value over both, for example train.epochs=5. May be given several times.
+    #[arg(long = "set")]
+    sets: Vec<String>,
+    /// Starting weights: FILE (safetensors, or a PyTorch checkpoint with the names of torchvision, timm, torchreid or
+    /// fast-reid), zoo:NAME, hf:REPO or hf:REPO/FILE (from Hugging Face's cache), or random.
+    #[arg(long)]
+    init: Option<String>,
+    /// Where to compute: auto or cpu.
+    #[arg(long, default_value = "auto")]
+    device: String,
+    /// Continue an interrupted run.
+    #[arg(long)]
+    resume: bool,
+}
+
+#[derive(Args)]
+struct Eval {
+    /// Finished run folder. May be given several times.
+    #[arg(long)]
+    run: Vec<PathBuf>,
+    /// ONNX file with a card. May be given several times.
+    #[arg(long)]
+    onnx: Vec<PathBuf>,
+    /// Test data, KIND:DIR.
+    #[arg(long)]
+    data: String,
+    /// Runtime for ONNX files.
+    #[arg(long, default_value = "auto")]
+    backend: BackendArg,
+    /// k-reciprocal re-ranking, lambda 0.3.
+    #[arg(long)]
+    rerank: bool,
+    /// Write a contact sheet (PNG) of some queries and their ranked lists.
+    #[arg(long)]
+    sheet: Option<PathBuf>,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum BackendArg {
+    Auto,
+    Tract,
+    Onnxruntime,
+}
+
+fn main() -> ExitCode {
+    reid_train::nn::tune_allocator();
+    let cli = Cli::parse();
+    tracing_subscriber::fmt()
+        .with_writer(std::io::stderr)
+        .with_env_filter(
+            tracing_subscriber::EnvFilter::try_from_env("REID_LOG")
+                .unwrap_or_else(|_| "reid_train=info,warn".into()),
+        )
+        .without_time()
+        .with_ansi(std::io::stderr().is_terminal())
+        .with_target(false)
+        .init();
+    match run(&cli) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("reid-train: {error:#}");
+            ExitCode::from(exit_code(&error))
+        }
+    }
+}
+
+/// 2 for a mistake on the command line or in a configuration, 1 for everything that went wrong later.
+fn exit_code(error: &anyhow::Error) -> u8 {
+    let usage = error.chain().any(|cause| {
+        cause.is::<UsageError>()
+            || matches!(
+                cause.downcast_ref(),
+                Some(DataError::Spec { .. } | DataError::Missing { .. } | DataError::NoFile { .. })
+            )
+            || matches!(cause.downcast_ref(), Some(EvalError::Option { .. }))
+            || matches!(
+                cause.downcast_ref(),
+                Some(reid_train::clustering::ClusterError::Parameter { .. })
+            )
+    });
+    if usage { 2 } else { 1 }
+}
+
+fn run(cli: &Cli) -> Result<()> {
+    match &cli.command {
+        Command::Methods => print_methods(cli.json),
+        Command::Fit(args) => {
+            if !matches!(args.device.as_str(), "auto" | "cpu") {
+                return Err(usage(format!(
+                    "--device {}: this build computes on the cpu (known: auto, cpu)",
+                    args.device
+                )));
+            }
+            let row = fit(&FitOptions {
+                method: args.method.clone(),
+                data: args.data.parse()?,
+                out: args.out.clone(),
+                preset: args.preset.clone(),
+                config: args.config.clone(),
+                sets: args.sets.clone(),
+                init: args.init.clone(),
+                resume: args.resume,
+            })?;
+            if cli.json {
+                println!("{row}");
+            } else {
+                println!("finished: {}", args.out.display());
+            }
+            Ok(())
+        }
+        Command::Eval(args) => eval(args, cli.json),
+        Command::Rank(args) => rank(args, cli.json),
+        Command::Cluster(args) => cluster_command::run(args, cli.json),
+        Command::Extract { run, data, out } => {
+            let run = RunFolder::open(run)?;
+            let dataset = dataset::load(&data.parse::<Spec>()?)?;
+            dataset.check_evaluable()?;
+            let net = load_net(&run)?;
+            let test = Test::new(&dataset, &run.card()?.input, 0)?;
+            let set = |store| -> Result<FeatureSet> {
+                let made = features(&net, store)?;
+                let (pids, cameras) = labels(store);
+                Ok(FeatureSet {
+                    features: made.rows,
+                    width: made.width,
+                    pids,
+                    cameras,
+                })
+            };
+            FeatureFile {
+                query: set(&test.query)?,
+                gallery: set(&test.gallery)?,
+            }
+            .write(out)?;
+            if cli.json {
+                println!(
+                    "{}",
+                    json!({"file": out, "queries": test.query.len(), "gallery": test.gallery.len()})
+                );
+            }
+            Ok(())
+        }
+        Command::Report(args) => {
+            let path = reid_train::report::report(args)?;
+            if cli.json {
+                println!("{}", json!({"report": path}));
+            } else {
+                println!("{}", path.display());
+            }
+            Ok(())
+        }
+        Command::Data { spec, extract } => {
+            let spec: Spec = spec.parse()?;
+            if *extract {
+                if spec.kind != Kind::Cuhk03 {
+                    return Err(usage(format!(
+                        "--extract is for cuhk03:DIR, not for {}",
+                        spec.kind
+                    )));
+                }
+                let made = cuhk03_mat::extract(&spec.dir)?;
+                tracing::info!(
+                    "{} detected and {} labeled images, {} test sets extracted",
+                    made.detected,
+                    made.labeled,
+                    made.testsets
+                );
+            }
+            let described = dataset::load(&spec)?.describe();
+            if cli.json {
+                println!("{}", serde_json::to_string(&described)?);
+            } else {
+                println!("{described}");
+            }
+            Ok(())
+        }
+    }
+}
+
+fn print_methods(json: bool) -> Result<()> {
+    if json {
+        let list: Vec<Value> = METHODS
+            .iter()
+            .map(|m| json!({"name": m.name, "paper": m.paper, "needs": m.needs}))
+            .collect();
+        println!("{}", json!({ "methods": list }));
+        return Ok(());
+    }
+    for m in METHODS {
+        println!("{:12} {}\n{:12} needs {}", m.name, m.paper, "", m.needs);
+    }
+    Ok(())
+}
+
+fn rank(args: &RankOptions, json: bool) -> Result<()> {
+    let report = rank_file(args, &reid_train::rerank::neighbourhoods)?;
+    let model = args.file.display().to_string();
+    if json {
+        let mut value = serde_json::to_value(&report)?;
+        value["model"] = model.into();
+        println!("{value}");
+        return Ok(());
+    }
+    print_result(&model, &report.result, false)?;
+    for p in report.open_set.iter().flat_map(|v| &v.points) {
+        println!(
+            "at a false-positive rate of {}: true-positive rate {:.1} %, threshold {:.4} ({} impostor pairs pass)",
+            p.fpr,
+            100.0 * p.tpr,
+            p.threshold,
+            p.accepts
+        );
+    }
+    Ok(())
+}
+
+fn eval(args: &Eval, json: bool) -> Result<()> {
+    if args.run.is_empty() && args.onnx.is_empty() {
+        return Err(usage("eval: give --run RUN or --onnx FILE"));
+    }
+    let dataset = dataset::load(&args.data.parse::<Spec>()?)?;
+    dataset.check_evaluable()?;
+    for path in &args.run {
+        let run = RunFolder::open(path)?;
+        let net = load_net(&run)?;
+        let test = Test::new(&dataset, &run.card()?.input, 0)?;
+        let (query, gallery) = (features(&net, &test.query)?, features(&net, &test.gallery)?);
+        report(
+            path.display().to_string(),
+            &test,
+            &query,
+            &gallery,
+            args,
+            json,
+        )?;
+    }
+    for path in &args.onnx {
+        let backend = match args.backend {
+            BackendArg::Auto => Backend::Auto,
+            BackendArg::Tract => Backend::Tract,
+            BackendArg::Onnxruntime => Backend::OnnxRuntime,
+        };
+        let config = RuntimeConfig {
+            backend,
+            ..RuntimeConfig::default()
+        };
+        let mut embedder = Embedder::open(path, &config)?;
+        let test = Test::new(&dataset, &embedder.card().input.clone(), 0)?;
+        let query = onnx_features(&mut embedder, &test.query)?;
+        let gallery = onnx_features(&mut embedder, &test.gallery)?;
+        report(
+            path.display().to_string(),
+            &test,
+            &query,
+            &gallery,
+            args,
+            json,
+        )?;
+    }
+    Ok(())
+}
+
+fn report(
+    model: String,
+    test: &Test,
+    query: &Features,
+    gallery: &Features,
+    args: &Eval,
+    json: bool,
+) -> Result<()> {
+    let Ranking { result, .. } = if args.rerank {
+        test.rerank(query, gallery)?
+    } else {
+        test.rank(query, gallery)?
+    };
+    if let Some(path) = &args.sheet {
+        test.write_sheet(query, gallery, path)?;
+    }
+    print_result(&model, &result, json)
+}
+
+fn print_result(model: &str, result: &EvalResult, json: bool) -> Result<()> {
+    if json {
+        let mut value = serde_json::to_value(result)?;
+        value["model"] = model.into();
+        println!("{value}");
+    } else {
+        println!(
+            "{model}: rank-1 {:.1} %, rank-5 {:.1} %, rank-10 {:.1} %, mAP {:.1} %, mINP {:.1} % over {} queries",
+            100.0 * result.rank1,
+            100.0 * result.rank5,
+            100.0 * result.rank10,
+            100.0 * result.map,
+            100.0 * result.minp,
+            result.queries
+        );
+    }
+    Ok(())
+}

@@ -1,0 +1,42 @@
+//! One body, three machine-code versions, chosen at run time.
+
+/// Compiles a function's body for AVX-512, for AVX2 and for the baseline, and calls the best the processor has.
+///
+/// Rust never contracts `a * b + c` to a fused operation by itself, so that elementwise results are the same on all.
+macro_rules! vectorised {
+    ($(#[$meta:meta])* fn $name:ident($($arg:ident : $ty:ty),* $(,)?) $body:block) => {
+        $(#[$meta])*
+        pub(super) fn $name($($arg: $ty),*) {
+            #[inline(always)]
+            #[allow(clippy::too_many_arguments)]
+            fn body($($arg: $ty),*) $body
+            #[cfg(target_arch = "x86_64")]
+            {
+                #[target_feature(enable = "avx512f,avx512vl,avx512dq,avx512bw,avx2,fma")]
+                fn v4($($arg: $ty),*) { body($($arg),*) }
+                #[target_feature(enable = "avx2,fma")]
+                fn v3($($arg: $ty),*) { body($($arg),*) }
+                if $crate::nn::cpu::simd::has_avx512() {
+                    // SAFETY: the processor has these instructions.
+                    return unsafe { v4($($arg),*) };
+                }
+                if std::arch::is_x86_feature_detected!("avx2") && std::arch::is_x86_feature_detected!("fma") {
+                    // SAFETY: as above.
+                    return unsafe { v3($($arg),*) };
+                }
+            }
+            body($($arg),*)
+        }
+    };
+}
+pub(super) use vectorised;
+
+/// Whether the AVX-512 versions can run here.
+#[cfg(target_arch = "x86_64")]
+pub(super) fn has_avx512() -> bool {
+    use std::arch::is_x86_feature_detected as has;
+    has!("avx512f") && has!("avx512vl") && has!("avx512dq") && has!("avx512bw")
+}
+
+/// Channels handled together: one AVX-512 register.
+pub(super) const LANES: usize = 16;

@@ -1,0 +1,278 @@
+//! What a forward pass leaves for its backward pass, and that backward pass.
+
+use candle_core::{Result, Tensor, Var, bail};
+
+use super::autograd::collect;
+use super::kernels::{BatchStats, ConvShape, GlobalPool, InputGrad, Kernels, PoolShape};
+use super::plan::{Step, TensorId};
+
+/// What a step's backward pass needs.
+pub(super) enum Saved {
+    Conv {
+        shape: ConvShape,
+        x: Tensor,
+    },
+    /// `y` only if a ReLU follows.
+    Norm {
+        stats: BatchStats,
+        frozen: bool,
+        x: Tensor,
+        y: Option<Tensor>,
+    },
+    /// `axis` and `shape` as inside the net.
+    Narrow {
+        axis: usize,
+        start: usize,
+        shape: Vec<usize>,
+    },
+    /// `first`: how much of the axis is the first tensor's.
+    Concat {
+        axis: usize,
+        first: usize,
+    },
+    Relu {
+        y: Tensor,
+    },
+    /// `y` only if a ReLU follows.
+    Add {
+        y: Option<Tensor>,
+    },
+    MaxPool {
+        shape: PoolShape,
+        positions: Tensor,
+    },
+    GlobalPool {
+        kind: GlobalPool,
+        x: Tensor,
+        y: Tensor,
+    },
+    Linear {
+        x: Tensor,
+    },
+    L2Normalize {
+        x: Tensor,
+        eps: f64,
+    },
+}
+
+/// A parameter of a step and whether it wants a gradient.
+pub(super) struct StepParam {
+    pub(super) var: Var,
+    pub(super) trained: bool,
+}
+
+/// One step, as it ran.
+pub(super) struct Record {
+    pub(super) step: Step,
+    pub(super) saved: Saved,
+    pub(super) params: Vec<StepParam>,
+}
+
+/// A tensor that left the net.
+pub(super) struct Output {
+    pub(super) id: TensorId,
+    /// Shape outside, batch first.
+    pub(super) shape: Vec<usize>,
+    /// Where it starts in the flat tensor of all outputs.
+    pub(super) start: usize,
+}
+
+/// A forward pass, ready to be gone through backwards once.
+pub(super) struct Tape {
+    pub(super) device: &'static dyn Kernels,
+    pub(super) records: Vec<Record>,
+    pub(super) outputs: Vec<Output>,
+    /// Whether the images want a gradient.
+    pub(super) input_grad: bool,
+    /// Number of tensor ids.
+    pub(super) tensors: usize,
+}
+
+/// Gradients by tensor. Every one is held here alone, so that it may be changed in place.
+struct Slots {
+    device: &'static dyn Kernels,
+    grads: Vec<Option<Tensor>>,
+}
+
+impl Slots {
+    fn add(&mut self, id: TensorId, grad: Tensor) -> Result<()> {
+        match &self.grads[id] {
+            Some(sum) => self.device.add_assign(sum, &grad)?,
+            None => self.grads[id] = Some(grad),
+        }
+        Ok(())
+    }
+}
+
+fn is_zero(t: &Tensor) -> Result<bool> {
+    Ok(super::cpu::floats(t)?.iter().all(|x| *x == 0.0))
+}
+
+impl Tape {
+    /// Goes back from `flat`, the gradients of all outputs one after another. Hands the parameters' gradients to the
+    /// running [`super::backward`] and returns the images' gradient if they want one.
+    pub(super) fn backward(self, flat: &Tensor) -> Result<Option<Tensor>> {
+        let Tape {
+            device,
+            records,
+            outputs,
+            input_grad,
+            tensors,
+        } = self;
+        // Tensors that depend on something that wants a gradient.
+        let mut wanted = vec![false; tensors];
+        wanted[0] = input_grad;
+        for r in &records {
+            let from = r.step.inputs.iter().chain(&r.step.residual);
+            wanted[r.step.output] =
+                from.into_iter().any(|&id| wanted[id]) || r.params.iter().any(|p| p.trained);
+        }
+        let mut slots = Slots {
+            device,
+            grads: vec![None; tensors],
+        };
+        for output in &outputs {
+            let len = output.shape.iter().product();
+            let grad = flat.narrow(0, output.start, len)?;
+            // An output that the loss does not use costs nothing.
+            if is_zero(&grad)? {
+                continue;
+            }
+            let grad = grad.reshape(output.shape.as_slice())?;
+            let grad = match output.shape.len() {
+                4 => device.to_rows(&grad)?,
+                _ => grad.force_contiguous()?,
+            };
+            slots.add(output.id, grad)?;
+        }
+        for record in records.into_iter().rev() {
+            let Some(dy) = slots.grads[record.step.output].take() else {
+                continue;
+            };
+            if wanted[record.step.output] {
+                record.backward(device, &wanted, &mut slots, dy)?;
+            }
+        }
+        let images = slots.grads[0].take();
+        images.map(|g| device.to_planes(&g)).transpose()
+    }
+}
+
+impl Record {
+    fn backward(
+        self,
+        device: &dyn Kernels,
+        wanted: &[bool],
+        slots: &mut Slots,
+        dy: Tensor,
+    ) -> Result<()> {
+        let Record {
+            step,
+            saved,
+            params,
+        } = self;
+        let input = step.inputs[0];
+        let trained = |i: usize| params.get(i).is_some_and(|p| p.trained);
+        let give = |i: usize, grad: Option<Tensor>| match (params.get(i), grad) {
+            (Some(p), Some(grad)) if p.trained => collect(p.var.as_tensor(), grad),
+            _ => Ok(()),
+        };
+        let dx = match saved {
+            Saved::Conv { shape, x } => {
+                let target = match slots.grads[input].take() {
+                    _ if !wanted[input] => InputGrad::Skip,
+                    Some(sum) => InputGrad::AddTo(sum),
+                    None => InputGrad::New,
+                };
+                let need = [trained(0), trained(1)];
+                let g = device.conv2d_backward(&shape, &x, &params[0].var, &dy, target, need)?;
+                give(0, g.dw)?;
+                give(1, g.db)?;
+                slots.grads[input] = g.dx;
+                return Ok(());
+            }
+            Saved::Norm {
+                stats,
+                frozen,
+                x,
+                y,
+            } => {
+                let shortcut = step.residual;
+                let g = device.batch_norm_backward(
+                    &stats,
+                    frozen,
+                    &x,
+                    &params[0].var,
+                    y.as_ref(),
+                    dy,
+                    shortcut.is_some(),
+                )?;
+                give(0, Some(g.dw))?;
+                give(1, Some(g.db))?;
+                if let (Some(id), Some(grad)) = (shortcut, g.dresidual)
+                    && wanted[id]
+                {
+                    slots.add(id, grad)?;
+                }
+                g.dx
+            }
+            Saved::Narrow { axis, start, shape } => {
+                let rest = shape[axis] - start - dy.dim(axis)?;
+                dy.pad_with_zeros(axis, start, rest)?.force_contiguous()?
+            }
+            Saved::Concat { axis, first } => {
+                let other = step.inputs[1];
+                if wanted[other] {
+                    let rest = dy.narrow(axis, first, dy.dim(axis)? - first)?;
+                    slots.add(other, rest.force_contiguous()?)?;
+                }
+                dy.narrow(axis, 0, first)?.force_contiguous()?
+            }
+            Saved::Relu { y } => device.relu_backward(&y, dy)?,
+            Saved::Add { y } => {
+                let grad = match y {
+                    Some(y) => device.relu_backward(&y, dy)?,
+                    None => dy,
+                };
+                let other = step.inputs[1];
+                if wanted[other] {
+                    slots.add(other, grad.force_contiguous()?)?;
+                }
+                grad
+            }
+            Saved::MaxPool { shape, positions } => {
+                device.max_pool2d_backward(&shape, &positions, &dy)?
+            }
+            Saved::GlobalPool { kind, x, y } => {
+                let (dx, dp) = device.global_pool_backward(kind, &x, &y, &dy)?;
+                give(0, Some(Tensor::new(&[dp], dx.device())?))?;
+                dx
+            }
+            Saved::Linear { x } => {
+                let need = [wanted[input], trained(0), trained(1)];
+                let g = device.linear_backward(&x, &params[0].var, &dy, need)?;
+                give(0, g.dw)?;
+                give(1, g.db)?;
+                match g.dx {
+                    Some(dx) => dx,
+                    None => return Ok(()),
+                }
+            }
+            Saved::L2Normalize { x, eps } => device.l2_normalize_backward(&x, &dy, eps)?,
+        };
+        if wanted[input] {
+            slots.add(input, dx)?;
+        }
+        Ok(())
+    }
+}
+
+/// Takes a tape out of its cell, or explains why it is gone.
+pub(super) fn take(cell: &std::sync::Mutex<Option<Tape>>) -> Result<Tape> {
+    match cell.lock().ok().and_then(|mut tape| tape.take()) {
+        Some(tape) => Ok(tape),
+        None => bail!(
+            "this forward pass was gone through backwards already and what it kept is freed: run forward again"
+        ),
+    }
+}

@@ -1,0 +1,456 @@
+//! The loop around a [`Method`]: epochs, optimisers, evaluation, logs, checkpoints, resume.
+
+use std::collections::BTreeMap;
+use std::io::IsTerminal;
+use std::sync::Arc;
+use std::time::Instant;
+
+use anyhow::{Context, Result};
+use candle_core::{DType, Device, Tensor};
+use indicatif::{ProgressBar, ProgressStyle};
+use reid_models::card::InputSpec;
+use reid_models::weights::Weights;
+use serde_json::{Value, json};
+
+use crate::clustering::agreement::{agreement, camera_information, lost_identities};
+use crate::config::{RunConfig, usage};
+use crate::data::loader::{LoaderConfig, Plan, train_batches};
+use crate::data::{Augment, Dataset, PictureStore, PkSampler, Sample, Strategy};
+use crate::eval::plots;
+use crate::extract::{Test, features};
+use crate::methods::{Batch, Extract, Features, Method, Sampling, View};
+use crate::nn::optim::{Adam, AdamConfig, ParamGroup};
+use crate::nn::schedule::{Decay, Schedule};
+use crate::nn::{Net, backward};
+use crate::run::{Checkpoint, Progress, RunFolder};
+use crate::tensorboard;
+
+/// One thread keeps up with the networks and leaves them the cores.
+const LOADER: LoaderConfig = LoaderConfig {
+    workers: 1,
+    prefetch: 4,
+};
+
+/// A training in progress.
+pub struct Trainer {
+    pub(crate) config: RunConfig,
+    run: RunFolder,
+    pub(crate) method: Box<dyn Method>,
+    /// One optimiser per group, by the group's name; made when the groups are known, after the first relabel.
+    optimisers: BTreeMap<&'static str, Adam>,
+    /// Saved moments that wait for their optimiser.
+    pending: BTreeMap<String, Weights>,
+    pub(crate) store: Arc<PictureStore>,
+    pub(crate) dataset: Dataset,
+    test: Option<Test>,
+    progress: Progress,
+}
+
+pub(crate) struct Extractor<'a> {
+    pub(crate) store: &'a Arc<PictureStore>,
+    pub(crate) dataset: &'a Dataset,
+}
+
+impl Extract for Extractor<'_> {
+    fn samples(&self) -> &[Sample] {
+        self.store.samples()
+    }
+    fn features(&mut self, net: &Net) -> Result<Features> {
+        features(net, self.store)
+    }
+    fn truth(&self) -> (Vec<Option<u32>>, usize) {
+        self.dataset.train_labels()
+    }
+}
+
+impl Trainer {
+    /// Prepares a training; nothing is read or computed yet besides the file lists.
+    ///
+    /// # Errors
+    /// If there is nothing to train on.
+    pub fn new(
+        config: RunConfig,
+        run: RunFolder,
+        method: Box<dyn Method>,
+        dataset: Dataset,
+        init: String,
+    ) -> Result<Self> {
+        if dataset.train.len() < 2 {
+            return Err(usage(format!(
+                "{}: {} training pictures are too few, at least 2 are needed",
+                dataset.name,
+                dataset.train.len()
+            )));
+        }
+        let backbone = config.model.backbone()?;
+        let spec = InputSpec::imagenet(backbone.height, backbone.input_width);
+        let budget = config.train.cache_mib << 20;
+        let store = Arc::new(PictureStore::new(dataset.train.clone(), &spec, budget)?);
+        let test = match dataset.check_evaluable() {
+            Ok(()) => Some(Test::new(&dataset, &spec, budget)?),
+            Err(reason) => {
+                tracing::info!("no evaluation: {reason}");
+                None
+            }
+        };
+        Ok(Trainer {
+            config,
+            run,
+            method,
+            optimisers: BTreeMap::new(),
+            pending: BTreeMap::new(),
+            store,
+            dataset,
+            test,
+            progress: Progress {
+                epochs_done: 0,
+                init,
+            },
+        })
+    }
+
+    /// Continues from the run's checkpoint, if there is one.
+    ///
+    /// # Errors
+    /// If it is broken or belongs to another configuration.
+    pub fn resume(&mut self) -> Result<()> {
+        let Some(Checkpoint { progress, weights }) = self.run.load_checkpoint()? else {
+            tensorboard::resume(&self.run.file("tensorboard"), 0)?;
+            return self.run.trim_metrics(0);
+        };
+        self.run.trim_metrics(progress.epochs_done)?;
+        tensorboard::resume(&self.run.file("tensorboard"), progress.epochs_done + 1)?;
+        let (optimisers, state) = weights
+            .into_iter()
+            .partition(|(name, _)| name.starts_with(OPTIMISER_PREFIX));
+        self.method.load_state(&state)?;
+        self.pending = optimisers;
+        self.progress = progress;
+        Ok(())
+    }
+
+    /// Trains to the end; returns the last row of metrics.
+    ///
+    /// # Errors
+    /// If a picture can't be read, a file can't be written, or the training diverges or collapses.
+    pub fn fit(&mut self) -> Result<Value> {
+        let epochs = self.config.train.epochs;
+        if self.progress.epochs_done == 0 {
+            let mut row = json!({"epoch": 0});
+            self.evaluate_into(&mut row)?;
+            self.log(&row)?;
+        }
+        let mut last = self.run.metrics()?.pop().unwrap_or(Value::Null);
+        for epoch in self.progress.epochs_done..epochs {
+            last = self
+                .epoch(epoch)
+                .with_context(|| format!("epoch {}", epoch + 1))?;
+        }
+        Ok(last)
+    }
+
+    /// The method, for what comes after training.
+    pub fn method(&self) -> &dyn Method {
+        self.method.as_ref()
+    }
+
+    /// The training pictures.
+    pub fn store(&self) -> &Arc<PictureStore> {
+        &self.store
+    }
+
+    /// Where the weights started, for people.
+    pub fn init(&self) -> &str {
+        &self.progress.init
+    }
+
+    fn epoch(&mut self, epoch: usize) -> Result<Value> {
+        let started = Instant::now();
+        let mut extractor = Extractor {
+            store: &self.store,
+            dataset: &self.dataset,
+        };
+        let pseudo = self.method.relabel(epoch, &mut extractor)?;
+        let relabel_seconds = started.elapsed().as_secs_f64();
+        if pseudo.clusters < 2 {
+            return Err(usage(format!(
+                "the {} pictures fell into {} cluster(s) and {} outliers, at least 2 clusters are needed: raise \
+                 cluster.eps (now {}) if nearly all are outliers, lower it if nearly all are one cluster",
+                pseudo.labels.len(),
+                pseudo.clusters,
+                pseudo.outliers(),
+                self.config.cluster.eps
+            )));
+        }
+        self.prepare_optimisers()?;
+
+        let labels: Arc<[Option<u32>]> = pseudo.labels.as_slice().into();
+        let train = &self.config.train;
+        let strategy = match self.method.sampling() {
+            Sampling::Identity => Strategy::RandomIdentity,
+            Sampling::MoreCameras => Strategy::MoreCamera,
+        };
+        let cameras: Vec<u32> = self.store.samples().iter().map(|s| s.camera).collect();
+        let sampler = PkSampler::new(
+            strategy,
+            train.identities,
+            train.instances,
+            &labels,
+            &cameras,
+            self.config.seed,
+        )?;
+        let plan = Plan {
+            seed: self.config.seed,
+            epoch: epoch as u64,
+            batches: sampler.epoch(epoch as u64, train.iterations),
+            labels,
+            views: self
+                .method
+                .views()
+                .iter()
+                .map(|v| self.augment(*v))
+                .collect(),
+        };
+        let lr = self.schedule().at(epoch as f64);
+        let (sums, norm, images) = self.iterations(epoch, plan, lr)?;
+
+        self.progress.epochs_done = epoch + 1;
+        let seconds = started.elapsed().as_secs_f64();
+        let mut row = json!({
+            "epoch": epoch + 1,
+            "lr": lr,
+            "clusters": pseudo.clusters,
+            "outliers": pseudo.outliers(),
+            "gradient_norm": norm,
+            "images_per_second": images as f64 / (seconds - relabel_seconds),
+            "seconds": seconds,
+        });
+        row["loss"] = sums
+            .into_iter()
+            .map(|(k, v)| (k.to_string(), json!(v)))
+            .collect();
+        let truth: Vec<i64> = self.store.samples().iter().map(|s| s.pid).collect();
+        // How good the pseudo labels are can be said only where identities are known; they are never used to train.
+        if let Some(quality) = agreement(&pseudo.labels, &truth) {
+            let cameras: Vec<i64> = cameras.iter().map(|c| i64::from(*c)).collect();
+            let identities: Vec<Option<u32>> =
+                truth.iter().map(|pid| u32::try_from(*pid).ok()).collect();
+            let (lost, count) = lost_identities(&pseudo.labels, &truth);
+            row["pseudo_labels"] = json!({
+                "nmi": quality.nmi,
+                "ari": quality.ari,
+                "purity": quality.purity,
+                "camera_information": camera_information(&pseudo.labels, &cameras),
+                "camera_information_of_identities": camera_information(&identities, &cameras),
+                "lost_ids": lost,
+                "identities": count,
+            });
+        }
+        let every = self.config.train.evaluate_every;
+        if epoch + 1 == self.config.train.epochs || (every > 0 && (epoch + 1).is_multiple_of(every))
+        {
+            self.evaluate_into(&mut row)?;
+        }
+        // First the row, then the checkpoint: resume drops a row without its checkpoint, never the other way round.
+        self.log(&row)?;
+        self.save()?;
+        Ok(row)
+    }
+
+    /// Runs the batches; returns mean terms, mean gradient norm and the number of pictures.
+    fn iterations(
+        &mut self,
+        epoch: usize,
+        plan: Plan,
+        lr: f64,
+    ) -> Result<(BTreeMap<&'static str, f64>, f64, usize)> {
+        let count = plan.batches.len();
+        let bar = progress_bar(
+            count,
+            &format!("epoch {}/{}", epoch + 1, self.config.train.epochs),
+        );
+        let spec = self.store.spec().clone();
+        let device = Device::Cpu;
+        let (mut sums, mut norms, mut images) = (BTreeMap::<&'static str, f64>::new(), 0.0, 0);
+        for loaded in train_batches(&self.store, plan, LOADER) {
+            let loaded = loaded?;
+            let number = loaded.number;
+            let shape = (loaded.indices.len(), 3, spec.height, spec.width);
+            let views = loaded
+                .views
+                .into_iter()
+                .map(|v| Tensor::from_vec(v, shape, &device))
+                .collect::<Result<_, _>>()?;
+            let batch = Batch {
+                indices: loaded.indices,
+                labels: loaded.labels,
+                views,
+            };
+            let step = || -> Result<()> {
+                let loss = self.method.loss(&batch)?;
+                let grads = backward(&loss.total)?;
+                for optimiser in self.optimisers.values_mut() {
+                    norms += optimiser.step(&grads, lr)? / count as f64;
+                }
+                for (name, value) in loss.terms {
+                    *sums.entry(name).or_default() += f64::from(value) / count as f64;
+                }
+                self.method.after_step(&batch)
+            };
+            step_named(step, number)?;
+            images += batch.indices.len();
+            bar.inc(1);
+        }
+        bar.finish_and_clear();
+        Ok((sums, norms, images))
+    }
+
+    fn prepare_optimisers(&mut self) -> Result<()> {
+        let config = AdamConfig {
+            weight_decay: self.config.train.weight_decay,
+            ..AdamConfig::default()
+        };
+        for group in self.method.groups() {
+            if self.optimisers.contains_key(group.name) {
+                continue;
+            }
+            let mut adam = Adam::new(vec![ParamGroup::new(group.parameters)], config)?;
+            if let Some(saved) = self
+                .pending
+                .remove(&format!("{OPTIMISER_PREFIX}{}", group.name))
+            {
+                adam.load_state(&tensors(saved)?)?;
+            }
+            self.optimisers.insert(group.name, adam);
+        }
+        Ok(())
+    }
+
+    fn schedule(&self) -> Schedule {
+        let t = &self.config.train;
+        Schedule {
+            lr: t.lr,
+            warmup_epochs: t.warmup_epochs,
+            warmup_factor: t.warmup_factor,
+            decay: if t.milestones.is_empty() {
+                Decay::Constant
+            } else {
+                Decay::MultiStep {
+                    milestones: t.milestones.clone(),
+                    gamma: t.gamma,
+                }
+            },
+        }
+    }
+
+    fn augment(&self, view: View) -> Augment {
+        let a = &self.config.augment;
+        match view {
+            View::Weak => Augment::weak(),
+            View::Strong => Augment {
+                flip: a.flip,
+                pad: a.pad,
+                blur: a.blur,
+                erasing: a.erasing,
+                jitter: a.jitter,
+                ..Augment::weak()
+            },
+        }
+    }
+
+    fn evaluate_into(&mut self, row: &mut Value) -> Result<()> {
+        if let Some(test) = &self.test {
+            let result = test.evaluate(self.method.net())?.result;
+            for (key, value) in [
+                ("rank1", result.rank1),
+                ("map", result.map),
+                ("minp", result.minp),
+            ] {
+                row[key] = json!(value);
+            }
+        }
+        Ok(())
+    }
+
+    fn log(&self, row: &Value) -> Result<()> {
+        self.run.log(row)?;
+        plots::write_curves(&self.run.metrics()?, &self.run.file("curves.svg"))?;
+        tensorboard::append(&self.run.file("tensorboard"), row)?;
+        tracing::info!("{}", summary(row, self.config.train.epochs));
+        Ok(())
+    }
+
+    fn save(&self) -> Result<()> {
+        let mut weights = self.method.state()?;
+        for (name, adam) in &self.optimisers {
+            let mut saved = Weights::default();
+            for (key, tensor) in adam.state()? {
+                // Step counts are integers; f32 holds them exactly up to 16 million.
+                let values = tensor.to_dtype(DType::F32)?.flatten_all()?.to_vec1()?;
+                saved.tensors.insert(key, (tensor.dims().to_vec(), values));
+            }
+            weights.insert(format!("{OPTIMISER_PREFIX}{name}"), saved);
+        }
+        self.run.save_checkpoint(&Checkpoint {
+            progress: self.progress.clone(),
+            weights,
+        })
+    }
+}
+
+/// Files of a checkpoint that hold an optimiser's moments start with this.
+const OPTIMISER_PREFIX: &str = "optimiser-";
+
+fn tensors(weights: Weights) -> Result<BTreeMap<String, Tensor>> {
+    weights
+        .tensors
+        .into_iter()
+        .map(|(name, (shape, values))| Ok((name, Tensor::from_vec(values, shape, &Device::Cpu)?)))
+        .collect()
+}
+
+fn step_named(step: impl FnOnce() -> Result<()>, number: usize) -> Result<()> {
+    step().with_context(|| format!("iteration {}", number + 1))
+}
+
+/// A bar on a terminal, nothing in a pipe.
+pub fn progress_bar(count: usize, what: &str) -> ProgressBar {
+    if !std::io::stderr().is_terminal() {
+        return ProgressBar::hidden();
+    }
+    let style = ProgressStyle::with_template("{prefix} [{wide_bar}] {pos}/{len} {eta}")
+        .unwrap_or_else(|_| ProgressStyle::default_bar())
+        .progress_chars("=> ");
+    ProgressBar::new(count as u64)
+        .with_style(style)
+        .with_prefix(what.to_string())
+}
+
+/// One line for people.
+fn summary(row: &Value, epochs: usize) -> String {
+    let mut parts = vec![format!("epoch {}/{epochs}", row["epoch"])];
+    if let Some(terms) = row["loss"].as_object() {
+        parts.extend(
+            terms
+                .iter()
+                .map(|(k, v)| format!("{k} {:.3}", v.as_f64().unwrap_or(f64::NAN))),
+        );
+    }
+    if let Some(clusters) = row["clusters"].as_u64() {
+        parts.push(format!("{clusters} clusters, {} outliers", row["outliers"]));
+    }
+    if let Some(ari) = row["pseudo_labels"]["ari"].as_f64() {
+        parts.push(format!("ARI {ari:.3}"));
+    }
+    if let (Some(rank1), Some(map)) = (row["rank1"].as_f64(), row["map"].as_f64()) {
+        parts.push(format!(
+            "rank-1 {:.1} %, mAP {:.1} %",
+            100.0 * rank1,
+            100.0 * map
+        ));
+    }
+    if let Some(seconds) = row["seconds"].as_f64() {
+        parts.push(format!("{seconds:.0} s"));
+    }
+    parts.join(", ")
+}
