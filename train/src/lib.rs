@@ -20,6 +20,7 @@ pub mod nn;
 pub mod report;
 pub mod rerank;
 pub mod run;
+mod simd;
 mod start;
 pub mod tensorboard;
 pub mod thresholds;

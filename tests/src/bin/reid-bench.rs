@@ -3,8 +3,10 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
-use reid_tests::bench::Bench;
+use clap::{Args, Parser, Subcommand};
+use reid_tests::bench::engine::{EngineBench, Part};
+use reid_tests::bench::work::Work;
+use reid_tests::bench::worlds::WorldBench;
 
 /// Measures, and prints the tables of docs/BENCHMARKS.md.
 #[derive(Parser)]
@@ -13,37 +15,75 @@ struct Cli {
     /// Folder for data and runs; what is there already is used again.
     #[arg(long, global = true, default_value = "runs/bench")]
     out: PathBuf,
-    /// Seeds of the worlds.
-    #[arg(long, global = true, value_delimiter = ',', default_values_t = [31, 32, 33])]
-    seeds: Vec<u64>,
     #[command(subcommand)]
     command: Command,
 }
 
 #[derive(Subcommand)]
 enum Command {
-    /// Colour histogram, starting point, ICE and its ablations, supervised, on the default benchmark
-    Train,
+    /// Training steps, clustering and evaluation beside PyTorch, faiss, scikit-learn and torchreid, in one run
+    Train {
+        /// Rounds of each row.
+        #[arg(long, default_value_t = 3)]
+        rounds: usize,
+        /// Seconds of each measurement of a training step.
+        #[arg(long, default_value_t = 15.0)]
+        seconds: f64,
+        /// Rows to measure.
+        #[arg(long, value_enum, value_delimiter = ',', default_values_t = [Part::Step, Part::Cluster, Part::ClusterLarge, Part::Evaluate])]
+        parts: Vec<Part>,
+    },
+    /// Accuracy: colour histogram, starting point, ICE and its ablations, supervised, on the default benchmark
+    Methods(Worlds),
     /// IDF1 across three cameras with a model and with a colour histogram
     Edge {
+        #[command(flatten)]
+        worlds: Worlds,
         /// Model to measure; without it each site gets its own, trained without labels on crops from its cameras.
         #[arg(long)]
         model: Option<PathBuf>,
     },
+    /// One measurement of `train`, as a line of JSON
+    #[command(hide = true)]
+    Measure {
+        #[command(subcommand)]
+        work: Work,
+    },
+}
+
+#[derive(Args)]
+struct Worlds {
+    /// Seeds of the worlds.
+    #[arg(long, value_delimiter = ',', default_values_t = [31, 32, 33])]
+    seeds: Vec<u64>,
 }
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
-    let bench = Bench {
-        folder: cli.out,
-        seeds: cli.seeds,
+    let worlds = |worlds: Worlds| WorldBench {
+        folder: cli.out.clone(),
+        seeds: worlds.seeds,
     };
-    let done = std::fs::create_dir_all(&bench.folder)
-        .map_err(anyhow::Error::from)
-        .and_then(|()| match &cli.command {
-            Command::Train => bench.methods(),
-            Command::Edge { model } => bench.edge(model.as_deref()),
-        });
+    let folder = std::fs::create_dir_all(&cli.out).map_err(anyhow::Error::from);
+    let done = folder.and_then(|()| match cli.command {
+        Command::Train {
+            rounds,
+            seconds,
+            parts,
+        } => EngineBench {
+            folder: cli.out.clone(),
+            rounds: rounds.max(1),
+            seconds,
+            parts,
+        }
+        .run(),
+        Command::Methods(seeds) => worlds(seeds).methods(),
+        Command::Edge {
+            worlds: seeds,
+            model,
+        } => worlds(seeds).edge(model.as_deref()),
+        Command::Measure { work } => work.run().map(|measured| println!("{measured}")),
+    });
     match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

@@ -78,6 +78,21 @@ impl Jaccard {
         Ok(KReciprocal::encode(&rows, self).distances())
     }
 
+    /// As [`Jaccard::distances`], only the pairs at most `limit` apart: a small part of them, and all that a clustering of
+    /// that radius looks at.
+    ///
+    /// # Errors
+    /// As [`Jaccard::distances`].
+    pub fn distances_within(
+        &self,
+        features: &[f32],
+        width: usize,
+        limit: f32,
+    ) -> Result<SparseDistances, ClusterError> {
+        let rows = UnitRows::new(features, width)?;
+        Ok(KReciprocal::encode(&rows, self).distances_within(limit))
+    }
+
     /// Columns of the short lists that an expansion draws from: `round(k1 / 2) + 1`, half to even as numpy rounds.
     fn half(&self) -> usize {
         (self.k1 as f64 / 2.0).round_ties_even() as usize + 1
@@ -96,19 +111,27 @@ pub struct KReciprocal {
 impl KReciprocal {
     /// Encodes every row.
     pub fn encode(rows: &UnitRows, parameters: &Jaccard) -> Self {
-        let neighbours = knn::nearest(rows, parameters.k1);
-        let whole = reciprocal(&neighbours, parameters.k1);
-        let part = reciprocal(&neighbours, parameters.half());
+        Self::from_neighbours(rows, &knn::nearest(rows, parameters.k1), parameters)
+    }
+
+    /// Encodes every row from its neighbours, of which k1 must be known if there are so many rows.
+    ///
+    /// # Panics
+    /// If the neighbours are of other rows.
+    pub fn from_neighbours(rows: &UnitRows, neighbours: &Neighbours, parameters: &Jaccard) -> Self {
+        assert_eq!(neighbours.count(), rows.count(), "neighbours of these rows");
+        let whole = reciprocal(neighbours, parameters.k1);
+        let part = reciprocal(neighbours, parameters.half());
         let plain: Vec<Vec<(u32, f32)>> = (0..rows.count())
             .into_par_iter()
             .map(|i| {
                 let members = expanded(i, &whole, &part);
-                weigh(rows, &neighbours, i, &members, parameters.weights)
+                weigh(rows, neighbours, i, &members, parameters.weights)
             })
             .collect();
         let mut encoded = Rows::collect(plain);
         if parameters.k2 > 1 {
-            encoded = averaged(&encoded, &neighbours, parameters.k2);
+            encoded = averaged(&encoded, neighbours, parameters.k2);
         }
         let inverted = encoded.transposed();
         KReciprocal {
@@ -156,6 +179,11 @@ impl KReciprocal {
 
     /// All pairs nearer than 1.
     pub fn distances(&self) -> SparseDistances {
+        self.distances_within(1.0)
+    }
+
+    /// All pairs nearer than 1 and at most `limit` apart.
+    pub fn distances_within(&self, limit: f32) -> SparseDistances {
         let upper: Vec<Vec<(u32, f32)>> = (0..self.count())
             .into_par_iter()
             .map_init(
@@ -169,10 +197,10 @@ impl KReciprocal {
                             sums.add(j, f64::from(value.min(weight)));
                         }
                     }
-                    let mut row = Vec::with_capacity(sums.touched.len());
+                    let mut row = Vec::new();
                     sums.drain(|j, shared| {
                         let distance = from_shared(shared);
-                        if distance < 1.0 {
+                        if distance < 1.0 && distance <= limit {
                             row.push((j, distance));
                         }
                     });

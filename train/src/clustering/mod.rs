@@ -127,7 +127,8 @@ pub fn cluster(
     jaccard: &Jaccard,
     dbscan: &Dbscan,
 ) -> Result<PseudoLabels, ClusterError> {
-    Ok(dbscan.cluster(&jaccard.distances(features, width)?))
+    let near = jaccard.distances_within(features, width, dbscan.eps())?;
+    Ok(dbscan.cluster(&near))
 }
 
 /// Features or parameters that cannot be clustered.

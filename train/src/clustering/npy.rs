@@ -90,6 +90,33 @@ pub fn write_labels(path: &Path, labels: &[i64]) -> Result<(), ClusterError> {
     Ok(files::write_atomic(path, &bytes)?)
 }
 
+/// Writes a row-major matrix of `width` columns, atomically.
+///
+/// # Errors
+/// [`ClusterError::Io`] naming the file.
+///
+/// # Panics
+/// If the values are no whole rows.
+pub fn write_matrix(path: &Path, data: &[f32], width: usize) -> Result<(), ClusterError> {
+    assert!(width > 0 && data.len().is_multiple_of(width), "whole rows");
+    let write = |bytes: &mut Vec<u8>| -> io::Result<()> {
+        let mut writer = npyz::WriteOptions::new()
+            .default_dtype()
+            .shape(&[(data.len() / width) as u64, width as u64])
+            .writer(bytes)
+            .begin_nd()?;
+        writer.extend(data.iter())?;
+        writer.finish()
+    };
+    let mut bytes = Vec::with_capacity(4 * data.len() + 128);
+    write(&mut bytes).map_err(|source| files::FileError {
+        action: "cannot write",
+        path: path.to_path_buf(),
+        source,
+    })?;
+    Ok(files::write_atomic(path, &bytes)?)
+}
+
 fn encode(labels: &[i64], bytes: &mut Vec<u8>) -> io::Result<()> {
     let mut writer = npyz::WriteOptions::new()
         .default_dtype()

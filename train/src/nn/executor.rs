@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Mutex;
+use std::time::Instant;
 
 use candle_core::{DType, Device, Tensor, Var};
 use reid_models::Graph;
@@ -10,6 +11,7 @@ use reid_models::graph::ParamKind;
 use super::autograd::attach;
 use super::kernels::{BatchStats, Kernels};
 use super::plan::{TensorId, plan, resolve};
+use super::profile::{self, Direction};
 use super::tape::{self, Output, Record, StepParam, Tape};
 use super::{NnError, Result, init, ops};
 
@@ -284,11 +286,12 @@ impl Net {
             want,
             mode == Mode::Eval && !record,
         ) {
+            let since = Instant::now();
             let saved = self.step(device, &step, mode, &mut pass)?;
             for id in &step.free {
                 pass.values[*id] = None;
             }
-            if record {
+            if record || profile::on() {
                 let params = self.graph.nodes[step.node]
                     .params
                     .iter()
@@ -297,11 +300,21 @@ impl Net {
                         trained: self.is_trained(name),
                     })
                     .collect();
-                pass.records.push(Record {
+                let done = Record {
                     step,
                     saved,
                     params,
-                });
+                };
+                if profile::on() {
+                    profile::add(
+                        done.work(Direction::Forward, true),
+                        Direction::Forward,
+                        since,
+                    );
+                }
+                if record {
+                    pass.records.push(done);
+                }
             }
         }
         Ok(pass)

@@ -8,6 +8,7 @@
 //! * [`kernels::Kernels`] is what a device has to provide; [`cpu`] is the implementation for processors.
 //! * [`ops`]: single differentiable operators for heads and losses.
 //! * [`penalty`]: a critic's gradient penalty, with its second derivative.
+//! * [`profile`]: where the time goes, operator by operator.
 //! * [`optim`], [`schedule`]: optimisers whose state can be saved, learning rates as pure functions of the step.
 //!
 //! Tensors outside are (N, C, H, W); inside a net they are (N, H, W, C), where pixels of all images of a batch are rows
@@ -23,6 +24,7 @@ pub mod ops;
 pub mod optim;
 pub mod penalty;
 mod plan;
+pub mod profile;
 pub mod schedule;
 mod steps;
 mod tape;

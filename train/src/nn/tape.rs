@@ -1,10 +1,13 @@
 //! What a forward pass leaves for its backward pass, and that backward pass.
 
+use std::time::Instant;
+
 use candle_core::{Result, Tensor, Var, bail};
 
 use super::autograd::collect;
 use super::kernels::{BatchStats, ConvShape, GlobalPool, InputGrad, Kernels, PoolShape};
 use super::plan::{Step, TensorId};
+use super::profile::{self, Direction, Work};
 
 /// What a step's backward pass needs.
 pub(super) enum Saved {
@@ -150,7 +153,14 @@ impl Tape {
                 continue;
             };
             if wanted[record.step.output] {
+                let measured = profile::on().then(|| {
+                    let input = wanted[record.step.inputs[0]];
+                    (record.work(Direction::Backward, input), Instant::now())
+                });
                 record.backward(device, &wanted, &mut slots, dy)?;
+                if let Some((work, since)) = measured {
+                    profile::add(work, Direction::Backward, since);
+                }
             }
         }
         let images = slots.grads[0].take();
@@ -264,6 +274,75 @@ impl Record {
             slots.add(input, dx)?;
         }
         Ok(())
+    }
+}
+
+impl Record {
+    /// What this step has to do in a direction; `input` says whether the input's gradient is wanted.
+    pub(super) fn work(&self, direction: Direction, input: bool) -> Work {
+        let elements = |t: &Tensor| 4.0 * t.elem_count() as f64;
+        let relu = if self.step.relu { " + relu" } else { "" };
+        let shortcut = if self.step.residual.is_some() {
+            " + shortcut"
+        } else {
+            ""
+        };
+        // (name, operations forward, bytes of what comes in, bytes of what goes out)
+        let (operator, flops, x, y) = match &self.saved {
+            Saved::Conv { shape: s, .. } => {
+                let ([kh, kw], [oh, ow]) = (s.kernel, s.out());
+                let outputs = (s.rows() * s.o) as f64;
+                let name = format!(
+                    "conv {kh}x{kw}/{} {}>{} {oh}x{ow}{shortcut}{relu}",
+                    s.stride[0], s.c, s.o
+                );
+                let flops = 2.0 * outputs * s.filter_len() as f64;
+                let x = 4.0 * (s.n * s.h * s.w * s.c) as f64;
+                (name, flops, x, 4.0 * outputs)
+            }
+            Saved::Norm { x, .. } => {
+                let x = elements(x);
+                let shortcuts = if shortcut.is_empty() { 0.0 } else { x };
+                (format!("batch norm{shortcut}{relu}"), 0.0, x + shortcuts, x)
+            }
+            Saved::Linear { x } => {
+                let wide = self.params.first().map_or(0, |p| p.var.elem_count()) as f64;
+                let rows = x.dims().first().copied().unwrap_or(1) as f64;
+                ("linear".into(), 2.0 * rows * wide, elements(x), 0.0)
+            }
+            Saved::MaxPool {
+                shape: s,
+                positions,
+            } => {
+                let x = 4.0 * (s.n * s.h * s.w * s.c) as f64;
+                ("max pool".into(), 0.0, x, 2.0 * elements(positions))
+            }
+            Saved::GlobalPool { x, y, .. } => ("global pool".into(), 0.0, elements(x), elements(y)),
+            Saved::Relu { y } => ("relu".into(), 0.0, elements(y), elements(y)),
+            Saved::Add { y } => {
+                let y = y.as_ref().map_or(0.0, elements);
+                (format!("add{relu}"), 0.0, 2.0 * y, y)
+            }
+            Saved::L2Normalize { x, .. } => ("l2 normalize".into(), 0.0, elements(x), elements(x)),
+            Saved::Narrow { .. } => ("narrow".into(), 0.0, 0.0, 0.0),
+            Saved::Concat { .. } => ("concat".into(), 0.0, 0.0, 0.0),
+        };
+        let weights: f64 = self
+            .params
+            .iter()
+            .map(|p| 4.0 * p.var.elem_count() as f64)
+            .sum();
+        let (flops, bytes) = match direction {
+            Direction::Forward => (flops, x + y + weights),
+            // Both gradients, each from two of the three; without the input's, one.
+            Direction::Backward if input => (2.0 * flops, 2.0 * x + y + 2.0 * weights),
+            Direction::Backward => (flops, x + y + weights),
+        };
+        Work {
+            operator,
+            flops,
+            bytes,
+        }
     }
 }
 

@@ -6,8 +6,8 @@
 use std::cell::RefCell;
 use std::ops::Range;
 
-use super::simd::vectorised;
 use crate::nn::kernels::ConvShape;
+use crate::simd::vectorised;
 
 /// Elements of a column block: half of a typical second-level cache.
 const BLOCK: usize = 96 * 1024;

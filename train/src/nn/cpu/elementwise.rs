@@ -3,7 +3,7 @@
 use rayon::prelude::*;
 
 use super::buffer::{Shared, uninit};
-use super::simd::vectorised;
+use crate::simd::vectorised;
 
 /// Elements per task: large enough to pay for a task, small enough to balance.
 pub(super) const CHUNK: usize = 1 << 15;

@@ -8,7 +8,6 @@ mod matmul;
 mod norm;
 mod pool;
 mod rows;
-mod simd;
 pub(crate) mod update;
 mod windows;
 

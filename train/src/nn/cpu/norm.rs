@@ -9,8 +9,8 @@ use std::ops::Range;
 use rayon::prelude::*;
 
 use super::buffer::{Shared, uninit};
-use super::simd::{LANES, vectorised};
 use crate::nn::kernels::BatchStats;
+use crate::simd::{LANES, vectorised};
 
 /// Elements per chunk: fits the first or second level of cache.
 const CHUNK: usize = 1 << 13;

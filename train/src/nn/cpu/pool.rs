@@ -3,8 +3,8 @@
 use rayon::prelude::*;
 
 use super::buffer::uninit;
-use super::simd::vectorised;
 use crate::nn::kernels::{GlobalPool, PoolShape};
+use crate::simd::vectorised;
 
 vectorised! {
     /// Pools one image; `positions` gets `iy * w + ix` of each maximum. The first of equal values wins; NaN wins over all.

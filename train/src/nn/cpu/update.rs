@@ -3,7 +3,7 @@
 use rayon::prelude::*;
 
 use super::elementwise::CHUNK;
-use super::simd::vectorised;
+use crate::simd::vectorised;
 
 vectorised! {
     fn ema_part(own: &mut [f32], from: &[f32], alpha: f32) {

@@ -3,8 +3,8 @@
 use rayon::prelude::*;
 
 use super::buffer::uninit;
-use super::simd::vectorised;
 use crate::nn::kernels::Windows;
+use crate::simd::vectorised;
 
 vectorised! {
     fn sum_image(s: &Windows, x: &[f32], c: usize, y: &mut [f32]) {

@@ -16,7 +16,7 @@ macro_rules! vectorised {
                 fn v4($($arg: $ty),*) { body($($arg),*) }
                 #[target_feature(enable = "avx2,fma")]
                 fn v3($($arg: $ty),*) { body($($arg),*) }
-                if $crate::nn::cpu::simd::has_avx512() {
+                if $crate::simd::has_avx512() {
                     // SAFETY: the processor has these instructions.
                     return unsafe { v4($($arg),*) };
                 }
@@ -29,14 +29,14 @@ macro_rules! vectorised {
         }
     };
 }
-pub(super) use vectorised;
+pub(crate) use vectorised;
 
 /// Whether the AVX-512 versions can run here.
 #[cfg(target_arch = "x86_64")]
-pub(super) fn has_avx512() -> bool {
+pub(crate) fn has_avx512() -> bool {
     use std::arch::is_x86_feature_detected as has;
     has!("avx512f") && has!("avx512vl") && has!("avx512dq") && has!("avx512bw")
 }
 
 /// Channels handled together: one AVX-512 register.
-pub(super) const LANES: usize = 16;
+pub(crate) const LANES: usize = 16;

@@ -1,4 +1,4 @@
-//! `./reid bench`: the tables of docs/BENCHMARKS.md, made by the programs a user calls.
+//! `./reid bench methods` and `./reid bench edge`: accuracy on simulated worlds, by the programs a user calls.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -9,7 +9,7 @@ use serde_json::Value;
 use crate::programs;
 
 /// One bench at work: where it keeps its data, and what it has printed so far.
-pub struct Bench {
+pub struct WorldBench {
     /// Folder for data and runs.
     pub folder: PathBuf,
     /// Seeds of the worlds.
@@ -23,7 +23,7 @@ struct Score {
     cpu_minutes: f64,
 }
 
-impl Bench {
+impl WorldBench {
     /// Methods on the default benchmark: colour histogram, starting point, ICE, ICE without its hard and without its soft
     /// term (first seed only), supervised.
     ///
