@@ -5,6 +5,7 @@
 //! * [`losses`], [`memory`], [`clustering`], [`eval`]: leaves; none imports a sibling.
 //! * [`methods`]: one file per method of a paper; [`trainer`] owns the loop around it.
 //! * [`report`], [`tensorboard`]: what a run looks like.
+//! * [`profile`]: where the time of a training step goes.
 //! * [`fit`], [`extract`], [`run`], [`config`], [`thresholds`]: from a command line to a finished run folder.
 
 pub mod clustering;
@@ -17,6 +18,7 @@ pub mod losses;
 pub mod memory;
 pub mod methods;
 pub mod nn;
+pub mod profile;
 pub mod report;
 pub mod rerank;
 pub mod run;

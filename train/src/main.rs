@@ -17,6 +17,7 @@ use reid_train::eval::{EvalError, EvalResult, Ranking};
 use reid_train::extract::{Test, features, labels, onnx_features};
 use reid_train::fit::{FitOptions, fit, load_net};
 use reid_train::methods::{Features, METHODS};
+use reid_train::profile::{self, ProfileOptions};
 use reid_train::report::ReportOptions;
 use reid_train::run::RunFolder;
 use serde_json::{Value, json};
@@ -56,6 +57,8 @@ enum Command {
         #[arg(long)]
         out: PathBuf,
     },
+    /// Show where the time of a training step goes, operator by operator
+    Profile(ProfileOptions),
     /// Write one HTML file that shows a run, and TensorBoard events if it has none
     Report(ReportOptions),
     /// Say what a data set holds, what it is good for and whether it is complete
@@ -197,6 +200,15 @@ fn run(cli: &Cli) -> Result<()> {
             Ok(())
         }
         Command::Eval(args) => eval(args, cli.json),
+        Command::Profile(args) => {
+            let measured = profile::measure(args)?;
+            if cli.json {
+                println!("{}", measured.json());
+            } else {
+                print!("{}", measured.text());
+            }
+            Ok(())
+        }
         Command::Rank(args) => rank(args, cli.json),
         Command::Cluster(args) => cluster_command::run(args, cli.json),
         Command::Extract { run, data, out } => {

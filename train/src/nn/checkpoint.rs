@@ -8,12 +8,25 @@ use super::{Net, Result};
 
 impl Net {
     /// Takes every parameter and running statistic that `weights` has under its name (also behind a framework's prefix);
-    /// the rest keeps its values. The report says what was taken, missing, left over or of another shape.
+    /// the rest keeps its values, also the batch norms of further domains. The report says what was taken, missing, left
+    /// over or of another shape.
     ///
     /// # Errors
     /// If a tensor cannot be written.
     pub fn load(&mut self, weights: &Weights) -> Result<LoadReport> {
-        let (selected, report) = select(self.graph(), weights);
+        let (selected, mut report) = select(self.graph(), weights);
+        let further: Vec<&String> = self.domains.further().collect();
+        for name in further {
+            let (Some(var), Some((shape, data))) = (self.param(name), weights.tensors.get(name))
+            else {
+                continue;
+            };
+            if var.dims() == shape.as_slice() {
+                let value = Tensor::from_slice(data, shape.as_slice(), self.device())?;
+                var.set(&value)?;
+                report.unused.retain(|unused| unused != name);
+            }
+        }
         for (name, (shape, data)) in selected.tensors {
             if let Some(var) = self.param(&name) {
                 var.set(&Tensor::from_vec(data, shape, self.device())?)?;

@@ -9,6 +9,7 @@ use reid_models::Graph;
 use reid_models::graph::ParamKind;
 
 use super::autograd::attach;
+use super::domains::Domains;
 use super::kernels::{BatchStats, Kernels};
 use super::plan::{TensorId, plan, resolve};
 use super::profile::{self, Direction};
@@ -42,6 +43,7 @@ pub struct Net {
     inputs: Vec<Vec<TensorId>>,
     pub(super) norm_groups: usize,
     running_from: RunningFrom,
+    pub(super) domains: Domains,
     /// Ties outputs to candle's autograd when the images need no gradient.
     anchor: Var,
 }
@@ -83,6 +85,7 @@ impl Net {
             anchor: Var::zeros(1, DType::F32, device)?,
             norm_groups: 1,
             running_from: RunningFrom::default(),
+            domains: Domains::one(),
             graph,
             params,
         })
@@ -132,7 +135,8 @@ impl Net {
             .params
             .iter()
             .filter(move |p| keep(p.kind))
-            .map(|p| (&p.name, &self.params[&p.name]))
+            .flat_map(|p| std::iter::once(&p.name).chain(self.domains.others(&p.name)))
+            .map(|name| (name, &self.params[name]))
     }
 
     /// This network's parameter that another one calls `name`.
@@ -296,7 +300,7 @@ impl Net {
                     .params
                     .iter()
                     .map(|name| StepParam {
-                        var: self.params[name].clone(),
+                        var: self.local(name).clone(),
                         trained: self.is_trained(name),
                     })
                     .collect();

@@ -17,6 +17,7 @@
 pub mod autograd;
 pub mod checkpoint;
 pub mod cpu;
+mod domains;
 pub mod executor;
 pub mod init;
 pub mod kernels;
@@ -106,6 +107,18 @@ pub enum NnError {
         name: String,
         /// Its value.
         value: f32,
+    },
+    /// A domain that was never split off.
+    #[error(
+        "network {graph} has {domains} domain(s), numbered from 0: there is no domain {domain}; call split_domains first"
+    )]
+    Domain {
+        /// Graph.
+        graph: String,
+        /// Asked for.
+        domain: usize,
+        /// There.
+        domains: usize,
     },
     /// Saved state that does not belong to this optimiser.
     #[error("optimiser state: {0}")]

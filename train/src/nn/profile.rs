@@ -3,9 +3,8 @@
 //! Off, it costs one look at a flag per operator. Times are wall times of whole operators, so a row says how fast the
 //! operator ran on all threads together.
 
+use std::cell::RefCell;
 use std::collections::BTreeMap;
-use std::sync::Mutex;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 /// Direction of an operator.
@@ -47,50 +46,49 @@ pub struct Row {
 
 type Rows = BTreeMap<(String, Direction), Row>;
 
-static ON: AtomicBool = AtomicBool::new(false);
-static ROWS: Mutex<Rows> = Mutex::new(Rows::new());
-
-fn rows() -> std::sync::MutexGuard<'static, Rows> {
-    // Sums stay usable whatever happened to another thread.
-    ROWS.lock().unwrap_or_else(|poison| poison.into_inner())
+thread_local! {
+    /// What the networks of this thread did; `None` while nobody measures.
+    static ROWS: RefCell<Option<Rows>> = const { RefCell::new(None) };
 }
 
-/// Forgets what was measured and starts measuring, in the whole process.
+/// Forgets what was measured and starts measuring networks that this thread runs.
 pub fn start() {
-    rows().clear();
-    ON.store(true, Ordering::SeqCst);
+    ROWS.set(Some(Rows::new()));
 }
 
 /// Stops measuring and hands over what was measured, the most expensive first.
 pub fn finish() -> Vec<Row> {
-    ON.store(false, Ordering::SeqCst);
-    let mut all: Vec<Row> = std::mem::take(&mut *rows()).into_values().collect();
+    let mut all: Vec<Row> = ROWS.take().unwrap_or_default().into_values().collect();
     all.sort_by(|a, b| b.seconds.total_cmp(&a.seconds));
     all
 }
 
 /// Whether measuring is on.
 pub(super) fn on() -> bool {
-    ON.load(Ordering::Relaxed)
+    ROWS.with_borrow(Option::is_some)
 }
 
 /// Adds a call that began at `since`.
 pub(super) fn add(work: Work, direction: Direction, since: Instant) {
     let seconds = since.elapsed().as_secs_f64();
-    let mut rows = rows();
-    let key = (work.operator, direction);
-    let row = rows.entry(key.clone()).or_insert_with(|| Row {
-        operator: key.0,
-        direction,
-        calls: 0,
-        seconds: 0.0,
-        flops: 0.0,
-        bytes: 0.0,
+    ROWS.with_borrow_mut(|rows| {
+        let Some(rows) = rows else {
+            return;
+        };
+        let key = (work.operator, direction);
+        let row = rows.entry(key.clone()).or_insert_with(|| Row {
+            operator: key.0,
+            direction,
+            calls: 0,
+            seconds: 0.0,
+            flops: 0.0,
+            bytes: 0.0,
+        });
+        row.calls += 1;
+        row.seconds += seconds;
+        row.flops += work.flops;
+        row.bytes += work.bytes;
     });
-    row.calls += 1;
-    row.seconds += seconds;
-    row.flops += work.flops;
-    row.bytes += work.bytes;
 }
 
 /// Runs `f`, counted as a call of `operator` if measuring is on.

@@ -33,7 +33,7 @@ impl Net {
                 .as_ref()
                 .expect("steps are in topological order")
         };
-        let param = |i: usize| -> &Var { &self.params[&node.params[i]] };
+        let param = |i: usize| -> &Var { self.local(&node.params[i]) };
         let x = value(step.inputs[0]).clone();
         let residual = step.residual.map(value);
         let (y, saved) = match node.op {
@@ -206,7 +206,7 @@ impl Net {
         let Op::BatchNorm { eps, .. } = node.op else {
             unreachable!("asked of batch norms only");
         };
-        let read = |i: usize| self.params[&node.params[i]].to_vec1::<f32>();
+        let read = |i: usize| self.local(&node.params[i]).to_vec1::<f32>();
         let (w, b, mean, var) = (read(0)?, read(1)?, read(2)?, read(3)?);
         let inv_std: Vec<f32> = var
             .iter()
