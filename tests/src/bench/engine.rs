@@ -163,10 +163,26 @@ impl EngineBench {
             ),
         );
         self.memory(
-            "its own memory, MiB",
+            "  its own memory, MiB",
             &rounds,
             "parameters, gradients, moments, activations",
-        )
+        )?;
+        let plain = Rounds {
+            peer: (0..self.rounds)
+                .map(|_| own(&["candle", network.name(), &seconds]))
+                .collect::<Result<_>>()?,
+            ours: rounds.ours,
+        };
+        line(
+            "  beside candle's own operators (which pool 2x2 in the stem), images/s",
+            &rate.text(1),
+            &Rounds::of(&plain.peer, "images_per_second")?.text(1),
+            &plain
+                .ratio(&["images_per_second"], &["images_per_second"])?
+                .text(1),
+            "",
+        );
+        Ok(())
     }
 
     fn memory(&self, title: &str, rounds: &Rounds, limit: &str) -> Result<()> {

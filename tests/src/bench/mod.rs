@@ -3,6 +3,7 @@
 //! [`worlds`] runs the programs a user calls on simulated worlds and prints how accurate they are. [`engine`] measures the
 //! training engine, clustering and evaluation beside Python [`peers`] in one run; [`work`] is what its processes do.
 
+mod candle;
 pub mod engine;
 pub mod peers;
 pub mod work;

@@ -17,6 +17,8 @@ use reid_train::nn::profile::{self, Direction};
 use reid_train::nn::{self, Mode, Net};
 use serde_json::{Value, json};
 
+use super::candle;
+
 /// Networks of the table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Network {
@@ -73,6 +75,13 @@ pub enum Work {
         #[arg(long)]
         profile: bool,
     },
+    /// The same with candle's own operators
+    Candle {
+        /// Network.
+        network: Network,
+        /// How long.
+        seconds: f64,
+    },
     /// Random unit features around common centres, as a matrix in a .npy file
     Features {
         /// File to write.
@@ -117,6 +126,10 @@ impl Work {
                 seconds,
                 profile,
             } => step(*network, *seconds, *profile),
+            Work::Candle { network, seconds } => {
+                let rate = candle::step(*network == Network::Resnet50, *seconds)?;
+                Ok(json!({"images_per_second": rate}))
+            }
             Work::Features {
                 file,
                 rows,

@@ -9,7 +9,8 @@ use std::ops::Range;
 use crate::nn::kernels::ConvShape;
 use crate::simd::vectorised;
 
-/// Elements of a column block: half of a typical second-level cache.
+/// Elements of a column block: half of a typical second-level cache. Measured: larger blocks, and more than 16 rows at least,
+/// are slower on ResNet-18 and ResNet-50 alike.
 const BLOCK: usize = 96 * 1024;
 
 /// Rows of a block of columns of `width` elements: a multiple of 8, so that the matrix kernel has no remainders.
@@ -132,12 +133,17 @@ vectorised! {
                     } else {
                         let line = x.as_ptr().add((image * shape.h + iy as usize) * shape.w * c);
                         if contiguous {
-                            std::ptr::write_bytes(dst, 0, lo * c);
+                            // Not a call for nothing: most windows lie inside.
+                            if lo > 0 {
+                                std::ptr::write_bytes(dst, 0, lo * c);
+                            }
                             if hi > lo {
                                 let from = line.offset((ix0 + lo as isize) * c as isize);
                                 copy(from, dst.add(lo * c), (hi - lo) * c);
                             }
-                            std::ptr::write_bytes(dst.add(hi * c), 0, (kw - hi) * c);
+                            if hi < kw {
+                                std::ptr::write_bytes(dst.add(hi * c), 0, (kw - hi) * c);
+                            }
                         } else {
                             for kx in 0..kw {
                                 let ix = ix0 + (kx * shape.dilation[1]) as isize;

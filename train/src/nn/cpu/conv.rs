@@ -9,6 +9,7 @@ use rayon::prelude::*;
 
 use super::buffer::{Shared, uninit};
 use super::columns::{Part, block_rows, col2im, im2col, with_workspace};
+use super::direct;
 use super::elementwise::{Finish, finish_rows};
 use super::matmul::{Mat, matmul, rows, transposed};
 use crate::nn::kernels::ConvShape;
@@ -69,6 +70,22 @@ fn pack_filters(shape: &ConvShape, w: &[f32]) -> Vec<f32> {
 
 /// Convolution with [`pack`]ed weights into `y` (N, oh, ow, O); `accumulate` adds to what is there.
 pub(super) fn forward(
+    shape: &ConvShape,
+    x: &[f32],
+    packed: &[f32],
+    y: &mut [f32],
+    accumulate: bool,
+    then: &Finish,
+) {
+    if direct::fits(shape) {
+        direct::forward(shape, x, packed, y, accumulate, then);
+    } else {
+        by_columns(shape, x, packed, y, accumulate, then);
+    }
+}
+
+/// [`forward`] by columns and matrix products.
+pub(super) fn by_columns(
     shape: &ConvShape,
     x: &[f32],
     packed: &[f32],
@@ -170,8 +187,8 @@ pub(super) fn input_grad(
         });
 }
 
-/// Gradient of the weight, (O, C / groups, kh, kw).
-pub(super) fn weight_grad(shape: &ConvShape, x: &[f32], dy: &[f32]) -> Vec<f32> {
+/// Gradient of the weight over parts of the batch, (parts, groups, K, O / groups), by columns and matrix products.
+fn weight_sums(shape: &ConvShape, x: &[f32], dy: &[f32]) -> Vec<f32> {
     let total = shape.rows();
     let [kh, kw] = shape.kernel;
     let (cg, og, o) = (shape.c / shape.groups, shape.o / shape.groups, shape.o);
@@ -225,8 +242,21 @@ pub(super) fn weight_grad(shape: &ConvShape, x: &[f32], dy: &[f32]) -> Vec<f32> 
             }
         }
     });
+    sums
+}
+
+/// Gradient of the weight, (O, C / groups, kh, kw).
+pub(super) fn weight_grad(shape: &ConvShape, x: &[f32], dy: &[f32]) -> Vec<f32> {
+    let sums = if direct::fits(shape) {
+        direct::weight_sums(shape, x, dy)
+    } else {
+        weight_sums(shape, x, dy)
+    };
+    let taps = shape.kernel[0] * shape.kernel[1];
+    let (cg, og, o) = (shape.c / shape.groups, shape.o / shape.groups, shape.o);
+    let k = shape.filter_len();
+    let parts = sums.len() / (shape.groups * k * og);
     // Add the parts in order while going back to (O, C / groups, kh, kw).
-    let taps = kh * kw;
     let mut dw = uninit(o * k);
     dw.par_chunks_mut(k)
         .with_min_len(4)

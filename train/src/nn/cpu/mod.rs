@@ -3,6 +3,7 @@
 mod buffer;
 mod columns;
 mod conv;
+mod direct;
 mod elementwise;
 mod matmul;
 mod norm;
