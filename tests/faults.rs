@@ -239,8 +239,14 @@ fn a_picture_that_cannot_be_decoded_is_named() {
     fs::write(&broken, &bytes[..40]).unwrap();
     let spec = format!("market1501:{}", text(&root));
     let out = text(&dir.path().join("run"));
-    let arguments = fit_arguments(&spec, &out);
-    fails("reid-train", &arguments, 1, &["0002_c1s1_000001_00.jpg"]);
+    let mut arguments = fit_arguments(&spec, &out).to_vec();
+    arguments.extend(["--set", "data.max_corrupt=0"]);
+    fails(
+        "reid-train",
+        &arguments,
+        1,
+        &["0002_c1s1_000001_00.jpg", "data.max_corrupt"],
+    );
 }
 
 #[test]

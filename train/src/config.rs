@@ -33,6 +33,9 @@ pub struct RunConfig {
     /// Network.
     #[serde(default)]
     pub model: ModelConfig,
+    /// Pictures.
+    #[serde(default)]
+    pub data: DataConfig,
     /// Loop.
     #[serde(default)]
     pub train: TrainConfig,
@@ -121,6 +124,22 @@ pub fn parse_size(text: &str) -> Result<(usize, usize), String> {
     text.split_once('x')
         .and_then(|(w, h)| Some((w.trim().parse().ok()?, h.trim().parse().ok()?)))
         .ok_or_else(|| format!("`{text}` is not a size: write WIDTHxHEIGHT, for example 128x256"))
+}
+
+/// `[data]`: what is done with the pictures before they are used.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct DataConfig {
+    /// Pictures of a run that may turn out unreadable (cut short, damaged, gone): each is named, left out and counted; one
+    /// more ends the run. 0: none may.
+    pub max_corrupt: usize,
+}
+
+impl Default for DataConfig {
+    fn default() -> Self {
+        // A few bad files among thousands cost nothing; more say that something is wrong with the copy or the disk.
+        DataConfig { max_corrupt: 10 }
+    }
 }
 
 /// `[train]`: sampler, optimiser, schedule.

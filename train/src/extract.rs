@@ -10,8 +10,10 @@ use reid_models::distance::check_embedding;
 use reid_models::graph::EMBEDDING;
 use reid_models::runtime::Embedder;
 
+use crate::capacity;
 use crate::data::loader::{LoaderConfig, eval_batches};
-use crate::data::{Dataset, PictureStore};
+use crate::data::{Corrupt, Dataset, PictureStore};
+use crate::eval::rank::JUNK;
 use crate::eval::ranked::{SheetRow, write_contact_sheet};
 use crate::eval::rerank::Lambda;
 use crate::eval::{self, Embeddings, Labels, Ranking};
@@ -25,9 +27,11 @@ const BATCH: usize = 64;
 /// Unit embeddings of all pictures of a store, in order, by a network in evaluation mode.
 ///
 /// # Errors
-/// If a picture can't be read, or an embedding isn't finite (names the picture).
+/// If a picture can't be read (and the store doesn't tolerate it), an embedding isn't finite (names the picture), or memory
+/// doesn't suffice.
 pub fn features(net: &Net, store: &Arc<PictureStore>) -> Result<Features> {
-    collect(store, |count, pictures| {
+    let width = net.graph().width(EMBEDDING)?;
+    collect(store, width, |count, pictures| {
         let spec = store.spec();
         let images = Tensor::from_vec(pictures, (count, 3, spec.height, spec.width), &Device::Cpu)?;
         let outputs = net.forward_no_grad(&images, Mode::Eval, &[EMBEDDING])?;
@@ -45,29 +49,43 @@ pub fn features(net: &Net, store: &Arc<PictureStore>) -> Result<Features> {
 /// As [`features`], or if the runtime refuses the input.
 pub fn onnx_features(embedder: &mut Embedder, store: &Arc<PictureStore>) -> Result<Features> {
     let width = embedder.width();
-    collect(store, |count, pictures| {
+    collect(store, width, |count, pictures| {
         Ok((embedder.embed_tensor(count, &pictures)?.concat(), width))
     })
 }
 
 fn collect(
     store: &Arc<PictureStore>,
+    width: usize,
     mut embed: impl FnMut(usize, Vec<f32>) -> Result<(Vec<f32>, usize)>,
 ) -> Result<Features> {
+    capacity::require(
+        &format!(
+            "the features of {} pictures, {width} numbers each,",
+            store.len()
+        ),
+        capacity::bytes(store.len(), width, 4),
+        "use fewer pictures, or end other programs",
+    )?;
     let mut all = Features {
-        rows: Vec::new(),
-        width: 0,
+        rows: Vec::with_capacity(store.len() * width),
+        ..Features::default()
     };
     for batch in eval_batches(store, BATCH, LoaderConfig::default()) {
         let batch = batch?;
-        let (rows, width) = embed(batch.indices.len(), batch.pictures)?;
-        for (index, row) in batch.indices.zip(rows.chunks_exact(width)) {
+        let (mut rows, width) = embed(batch.indices.len(), batch.pictures)?;
+        for (index, row) in batch.indices.zip(rows.chunks_exact_mut(width)) {
+            if batch.missing.binary_search(&index).is_ok() {
+                row.fill(0.0);
+                continue;
+            }
             if let Err(e) = check_embedding(row) {
                 bail!("{}: {e}", store.samples()[index].path.display());
             }
         }
         all.width = width;
         all.rows.extend(rows);
+        all.missing.extend(batch.missing);
     }
     Ok(all)
 }
@@ -86,7 +104,36 @@ impl Test {
     /// # Errors
     /// If the input isn't one the trainer can make.
     pub fn new(dataset: &Dataset, spec: &InputSpec, cache_bytes: usize) -> Result<Self> {
-        let store = |samples: &[_]| PictureStore::new(samples.to_vec(), spec, cache_bytes / 2);
+        Self::prepare(dataset, spec, cache_bytes, None)
+    }
+
+    /// As [`Test::new`]; pictures that cannot be read are noted in `corrupt` and count as not being there. What is measured
+    /// then is no longer the benchmark: for the evaluations during a training.
+    ///
+    /// # Errors
+    /// As [`Test::new`].
+    pub fn tolerating(
+        dataset: &Dataset,
+        spec: &InputSpec,
+        cache_bytes: usize,
+        corrupt: &Arc<Corrupt>,
+    ) -> Result<Self> {
+        Self::prepare(dataset, spec, cache_bytes, Some(corrupt))
+    }
+
+    fn prepare(
+        dataset: &Dataset,
+        spec: &InputSpec,
+        cache_bytes: usize,
+        corrupt: Option<&Arc<Corrupt>>,
+    ) -> Result<Self> {
+        let store = |samples: &[_]| -> Result<PictureStore> {
+            let store = PictureStore::new(samples.to_vec(), spec, cache_bytes / 2)?;
+            Ok(match corrupt {
+                Some(corrupt) => store.tolerating(corrupt.clone()),
+                None => store,
+            })
+        };
         Ok(Test {
             query: Arc::new(store(&dataset.query)?),
             gallery: Arc::new(store(&dataset.gallery)?),
@@ -158,7 +205,13 @@ impl Test {
         gallery: &Features,
         run: impl FnOnce(&Embeddings, &Embeddings) -> Result<T>,
     ) -> Result<T> {
-        let (q, g) = (labels(&self.query), labels(&self.gallery));
+        let side = |store, features: &Features| {
+            let (mut pids, cameras) = labels(store);
+            // Junk is neither asked for nor found.
+            features.missing.iter().for_each(|i| pids[*i] = JUNK);
+            (pids, cameras)
+        };
+        let (q, g) = (side(&self.query, query), side(&self.gallery, gallery));
         run(
             &embeddings(query, &q.0, &q.1),
             &embeddings(gallery, &g.0, &g.1),

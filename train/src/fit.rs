@@ -12,6 +12,7 @@ use reid_models::weights::fingerprint;
 use reid_models::{Graph, ModelCard};
 use serde_json::Value;
 
+use crate::capacity;
 use crate::clustering::PseudoLabels;
 use crate::config::{self, RunConfig, usage};
 use crate::data::{Spec, dataset};
@@ -81,6 +82,7 @@ pub fn fit(options: &FitOptions) -> Result<Value> {
         .backbone()?
         .build()
         .map_err(|e| usage(e.to_string()))?;
+    require_memory(&graph)?;
     let init = options.init.as_deref().unwrap_or(&config.model.init);
     // A resumed run has its weights in the checkpoint; a run that died before its first checkpoint starts over.
     let start = starting_weights(init)?;
@@ -101,13 +103,38 @@ pub fn fit(options: &FitOptions) -> Result<Value> {
     Ok(last)
 }
 
+/// Refuses a network whose parameters alone would not fit. What a batch needs on top depends on much more.
+fn require_memory(graph: &Graph) -> Result<()> {
+    let count: u64 = graph
+        .params
+        .iter()
+        .map(|p| {
+            p.shape
+                .iter()
+                .fold(1u64, |n, d| n.saturating_mul(*d as u64))
+        })
+        .fold(0, u64::saturating_add);
+    // The parameters, their gradients and Adam's two moments, 4 bytes each.
+    Ok(capacity::require(
+        &format!(
+            "the {:.1} million parameters of {}, with gradients and moments,",
+            count as f64 / 1e6,
+            graph.name
+        ),
+        count.saturating_mul(4 * 4),
+        "lower model.width or choose a smaller model.backbone",
+    )?)
+}
+
 /// Writes `probe.safetensors`, `card.json` and, last, `model.safetensors`.
 fn finish(run: &RunFolder, config: &RunConfig, graph: &Graph, trainer: &mut Trainer) -> Result<()> {
     let backbone = config.model.backbone()?;
     let input = InputSpec::imagenet(backbone.height, backbone.input_width);
-    let PseudoLabels { labels, .. } = trainer.relabel_finally()?;
+    let PseudoLabels { mut labels, .. } = trainer.relabel_finally()?;
     let net = trainer.method().net();
     let rows = features(net, trainer.store())?;
+    // True labels know nothing of pictures that cannot be read.
+    rows.missing.iter().for_each(|i| labels[*i] = None);
     let cameras: Vec<u32> = trainer.store().samples().iter().map(|s| s.camera).collect();
     let weights = net.to_weights()?;
     let card = ModelCard {

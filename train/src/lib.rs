@@ -4,10 +4,12 @@
 //! * [`data`]: data sets, samplers, augmentation, the parallel loader.
 //! * [`losses`], [`memory`], [`clustering`], [`eval`]: leaves; none imports a sibling.
 //! * [`methods`]: one file per method of a paper; [`trainer`] owns the loop around it.
+//! * [`capacity`]: memory that is needed against memory that there is; anyone may ask.
 //! * [`report`], [`tensorboard`]: what a run looks like.
 //! * [`profile`]: where the time of a training step goes.
 //! * [`fit`], [`extract`], [`run`], [`config`], [`thresholds`]: from a command line to a finished run folder.
 
+pub mod capacity;
 pub mod clustering;
 pub mod config;
 pub mod data;

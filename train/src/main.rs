@@ -93,7 +93,7 @@ struct Fit {
     #[arg(long = "set")]
     sets: Vec<String>,
     /// Starting weights: FILE (safetensors, or a PyTorch checkpoint with the names of torchvision, timm, torchreid or
-    /// fast-reid), zoo:NAME, hf:REPO or hf:REPO/FILE (from Hugging Face's cache), or random.
+    /// fast-reid), zoo:NAME, hf:REPO or hf:REPO/FILE (from Hugging Face's cache, else downloaded into it), or random.
     #[arg(long)]
     init: Option<String>,
     /// Where to compute: auto or cpu.

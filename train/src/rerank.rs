@@ -24,5 +24,8 @@ pub fn neighbourhoods(features: &[f32], width: usize) -> Result<Box<dyn Neighbou
     // The paper's lists do not count the image itself, `Jaccard`'s do.
     let parameters = Jaccard::new(K1 + 1, K2, Weights::ExpScaled).map_err(|e| e.to_string())?;
     let rows = UnitRows::new(features, width).map_err(|e| e.to_string())?;
+    parameters
+        .require_memory(rows.count())
+        .map_err(|e| e.to_string())?;
     Ok(Box::new(KReciprocal::encode(&rows, &parameters)))
 }

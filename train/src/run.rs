@@ -141,9 +141,12 @@ impl RunFolder {
             .append(true)
             .open(&path)
             .map_err(fail)?;
-        // One write call: a crash leaves whole lines.
-        file.write_all(format!("{row}\n").as_bytes())
-            .map_err(fail)?;
+        let before = file.metadata().map_err(fail)?.len();
+        // One write call: a crash leaves whole lines. A full disk may not: half a line is taken back.
+        if let Err(source) = file.write_all(format!("{row}\n").as_bytes()) {
+            let _ = file.set_len(before);
+            return Err(fail(source).into());
+        }
         Ok(())
     }
 
@@ -156,7 +159,10 @@ impl RunFolder {
         if !path.exists() {
             return Ok(Vec::new());
         }
-        files::read_text(&path)?
+        let text = files::read_text(&path)?;
+        // A last line without an end was never finished; its epoch has no checkpoint and is done again.
+        let whole = text.rfind('\n').map_or("", |end| &text[..end]);
+        whole
             .lines()
             .enumerate()
             .map(|(n, line)| {
@@ -166,18 +172,19 @@ impl RunFolder {
             .collect()
     }
 
-    /// Drops rows of epochs after `epochs_done`: they were written by a run that died before its checkpoint.
+    /// Drops rows of epochs after `epochs_done`: they were written by a run that died before its checkpoint. `None`: there is
+    /// no checkpoint, and even the row before the first epoch will be written again.
     ///
     /// # Errors
     /// If the file can't be read or written.
-    pub fn trim_metrics(&self, epochs_done: usize) -> Result<()> {
+    pub fn trim_metrics(&self, epochs_done: Option<usize>) -> Result<()> {
         let rows = self.metrics()?;
         let kept: String = rows
             .iter()
             .filter(|row| {
                 row["epoch"]
                     .as_u64()
-                    .is_none_or(|e| e <= epochs_done as u64)
+                    .is_none_or(|e| epochs_done.is_some_and(|done| e <= done as u64))
             })
             .map(|row| format!("{row}\n"))
             .collect();
@@ -208,12 +215,18 @@ impl RunFolder {
             }
         };
         clear(&new)?;
-        files::create_dir(&new)?;
-        for (name, weights) in &checkpoint.weights {
-            weights.write(&new.join(format!("{name}.safetensors")))?;
+        if let Err(error) = fill(&new, checkpoint) {
+            // Best effort: a full disk needs the room, the first error is the one worth reporting.
+            let _ = clear(&new);
+            let kept = match self.checkpointed_epochs() {
+                Some(epochs) => format!("the one of epoch {epochs} is whole"),
+                None => "there was none before".into(),
+            };
+            return Err(error.context(format!(
+                "the checkpoint of epoch {} was not saved, {kept}; make room, then continue with --resume",
+                checkpoint.progress.epochs_done
+            )));
         }
-        let json = serde_json::to_string_pretty(&checkpoint.progress)?;
-        files::write_atomic(&new.join("progress.json"), json.as_bytes())?;
         let rename = |from: &Path, to: &Path| {
             fs::rename(from, to).map_err(|source| FileError {
                 action: "cannot rename",
@@ -230,17 +243,26 @@ impl RunFolder {
         Ok(())
     }
 
+    /// Where the checkpoint is; a crash between the two renames leaves the old one under its second name.
+    fn checkpoint_folder(&self) -> Option<PathBuf> {
+        ["state", "state.old"]
+            .map(|n| self.file(n))
+            .into_iter()
+            .find(|p| p.exists())
+    }
+
+    fn checkpointed_epochs(&self) -> Option<usize> {
+        let text = fs::read_to_string(self.checkpoint_folder()?.join("progress.json")).ok()?;
+        let progress: Progress = serde_json::from_str(&text).ok()?;
+        Some(progress.epochs_done)
+    }
+
     /// The last checkpoint, if there is one.
     ///
     /// # Errors
     /// If it is broken.
     pub fn load_checkpoint(&self) -> Result<Option<Checkpoint>> {
-        // A crash between the two renames leaves the old one under its second name.
-        let Some(folder) = ["state", "state.old"]
-            .map(|n| self.file(n))
-            .into_iter()
-            .find(|p| p.exists())
-        else {
+        let Some(folder) = self.checkpoint_folder() else {
             return Ok(None);
         };
         let path = folder.join("progress.json");
@@ -262,6 +284,17 @@ impl RunFolder {
         }
         Ok(Some(Checkpoint { progress, weights }))
     }
+}
+
+/// Writes a checkpoint into a new folder.
+fn fill(folder: &Path, checkpoint: &Checkpoint) -> Result<()> {
+    files::create_dir(folder)?;
+    for (name, weights) in &checkpoint.weights {
+        weights.write(&folder.join(format!("{name}.safetensors")))?;
+    }
+    let json = serde_json::to_string_pretty(&checkpoint.progress)?;
+    files::write_atomic(&folder.join("progress.json"), json.as_bytes())?;
+    Ok(())
 }
 
 #[cfg(test)]
@@ -339,7 +372,16 @@ mod tests {
             run.log(&serde_json::json!({"epoch": epoch, "loss": 1.0}))
                 .unwrap();
         }
-        run.trim_metrics(2).unwrap();
+        run.trim_metrics(Some(2)).unwrap();
         assert_eq!(run.metrics().unwrap().len(), 2);
+        // Half a line, as a full disk may leave it.
+        let path = run.file("metrics.jsonl");
+        let text = fs::read_to_string(&path).unwrap();
+        fs::write(&path, format!("{text}{{\"epoch\": 3, \"lo")).unwrap();
+        assert_eq!(run.metrics().unwrap().len(), 2);
+        run.trim_metrics(Some(2)).unwrap();
+        assert_eq!(fs::read_to_string(&path).unwrap(), text);
+        run.trim_metrics(None).unwrap();
+        assert!(run.metrics().unwrap().is_empty());
     }
 }

@@ -100,7 +100,16 @@ mod tests {
                 cameras.push(camera);
             }
         }
-        let found = measure(&Features { rows, width }, &labels, &cameras, 1);
+        let found = measure(
+            &Features {
+                rows,
+                width,
+                missing: vec![],
+            },
+            &labels,
+            &cameras,
+            1,
+        );
         assert!(
             found["mint"] <= found["match"] && found["match"] < 0.8,
             "{found:?}"
@@ -113,6 +122,7 @@ mod tests {
         let features = Features {
             rows: vec![1.0, 0.0, 0.0, 1.0],
             width: 2,
+            missing: vec![],
         };
         assert!(measure(&features, &[Some(0), Some(0)], &[0, 1], 1).is_empty());
         assert!(measure(&features, &[None, None], &[0, 1], 1).is_empty());

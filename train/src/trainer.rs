@@ -12,10 +12,12 @@ use reid_models::card::InputSpec;
 use reid_models::weights::Weights;
 use serde_json::{Value, json};
 
+use crate::capacity;
 use crate::clustering::agreement::{agreement, camera_information, lost_identities};
 use crate::config::{RunConfig, usage};
 use crate::data::loader::{LoaderConfig, Plan, train_batches};
-use crate::data::{Augment, Dataset, PictureStore, PkSampler, Sample, Strategy};
+use crate::data::store::cache_budget;
+use crate::data::{Augment, Corrupt, Dataset, PictureStore, PkSampler, Sample, Strategy};
 use crate::eval::plots;
 use crate::extract::{Test, features};
 use crate::methods::{Batch, Extract, Features, Method, Sampling, View};
@@ -43,6 +45,8 @@ pub struct Trainer {
     pub(crate) store: Arc<PictureStore>,
     pub(crate) dataset: Dataset,
     test: Option<Test>,
+    /// Unreadable pictures, of training and evaluation together.
+    corrupt: Arc<Corrupt>,
     progress: Progress,
 }
 
@@ -84,10 +88,15 @@ impl Trainer {
         }
         let backbone = config.model.backbone()?;
         let spec = InputSpec::imagenet(backbone.height, backbone.input_width);
-        let budget = config.train.cache_mib << 20;
-        let store = Arc::new(PictureStore::new(dataset.train.clone(), &spec, budget)?);
+        let picture = 3 * spec.height * spec.width;
+        let tested = dataset.query.len() + dataset.gallery.len();
+        let wanted = [dataset.train.len() * picture, tested * picture];
+        let budget = cache_budget(config.train.cache_mib, wanted, capacity::available());
+        let corrupt = Arc::new(Corrupt::new(config.data.max_corrupt));
+        let store = PictureStore::new(dataset.train.clone(), &spec, budget)?;
+        let store = Arc::new(store.tolerating(corrupt.clone()));
         let test = match dataset.check_evaluable() {
-            Ok(()) => Some(Test::new(&dataset, &spec, budget)?),
+            Ok(()) => Some(Test::tolerating(&dataset, &spec, budget, &corrupt)?),
             Err(reason) => {
                 tracing::info!("no evaluation: {reason}");
                 None
@@ -102,6 +111,7 @@ impl Trainer {
             store,
             dataset,
             test,
+            corrupt,
             progress: Progress {
                 epochs_done: 0,
                 init,
@@ -116,9 +126,9 @@ impl Trainer {
     pub fn resume(&mut self) -> Result<()> {
         let Some(Checkpoint { progress, weights }) = self.run.load_checkpoint()? else {
             tensorboard::resume(&self.run.file("tensorboard"), 0)?;
-            return self.run.trim_metrics(0);
+            return self.run.trim_metrics(None);
         };
-        self.run.trim_metrics(progress.epochs_done)?;
+        self.run.trim_metrics(Some(progress.epochs_done))?;
         tensorboard::resume(&self.run.file("tensorboard"), progress.epochs_done + 1)?;
         let (optimisers, state) = weights
             .into_iter()
@@ -138,6 +148,7 @@ impl Trainer {
         if self.progress.epochs_done == 0 {
             let mut row = json!({"epoch": 0});
             self.evaluate_into(&mut row)?;
+            self.count_corrupt(&mut row);
             self.log(&row)?;
         }
         let mut last = self.run.metrics()?.pop().unwrap_or(Value::Null);
@@ -251,6 +262,7 @@ impl Trainer {
         {
             self.evaluate_into(&mut row)?;
         }
+        self.count_corrupt(&mut row);
         // First the row, then the checkpoint: resume drops a row without its checkpoint, never the other way round.
         self.log(&row)?;
         self.save()?;
@@ -370,6 +382,14 @@ impl Trainer {
             }
         }
         Ok(())
+    }
+
+    /// Pictures of the epoch, evaluation included, that could not be read.
+    fn count_corrupt(&self, row: &mut Value) {
+        let count = self.corrupt.take_count();
+        if count > 0 {
+            row["corrupt"] = json!(count);
+        }
     }
 
     fn log(&self, row: &Value) -> Result<()> {

@@ -255,6 +255,9 @@ fn a_harvest_has_tracklets_and_no_identities() {
     );
 }
 
+#[path = "data/corrupt.rs"]
+mod corrupt;
+
 fn store(dir: &Path, count: usize, cache_bytes: usize) -> Arc<PictureStore> {
     for n in 0..count {
         picture(

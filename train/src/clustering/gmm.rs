@@ -7,6 +7,7 @@ use rayon::prelude::*;
 
 use super::mixture::{Covariance, Expectation, Mixture};
 use super::{ClusterError, KMeans, PseudoLabels, checked_rows};
+use crate::capacity::{self, bytes};
 
 /// Checked parameters.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -103,6 +104,9 @@ impl Gmm {
     /// [`ClusterError::Shape`], [`ClusterError::NotFinite`], [`ClusterError::FewRows`] (N < K), [`ClusterError::FewDistinct`]
     /// (fewer than K rows differ), [`ClusterError::Collapsed`].
     pub fn fit(&self, features: &[f32], width: usize) -> Result<GmmFit, ClusterError> {
+        // Before the k-means: its time would be lost.
+        let rows = checked_rows(features, width, self.components)?;
+        self.require_memory(rows, width)?;
         let start = KMeans::new(self.components, self.seed)?.fit(features, width)?;
         let mut responsibilities = vec![0f64; start.labels.len() * self.components];
         for (row, label) in responsibilities
@@ -128,7 +132,8 @@ impl Gmm {
             });
         }
         let width = start.width();
-        checked_rows(features, width, self.components)?;
+        let rows = checked_rows(features, width, self.components)?;
+        self.require_memory(rows, width)?;
         let mut fit = GmmFit {
             expectation: start.expect(features)?,
             mixture: start,
@@ -144,6 +149,19 @@ impl Gmm {
             fit.iterations += 1;
         }
         Ok(fit)
+    }
+
+    fn require_memory(&self, rows: usize, width: usize) -> Result<(), ClusterError> {
+        // Old and new shares of every row; means; covariances while they are summed, kept and factorised.
+        let components = self.components;
+        let need = bytes(rows, components, 2 * 8)
+            .saturating_add(bytes(components, width, 2 * 8))
+            .saturating_add(bytes(components, self.covariance.len(width), 3 * 8));
+        Ok(capacity::require(
+            &format!("{components} components in {width} columns for {rows} images"),
+            need,
+            "ask for fewer components, use diagonal covariances, or cluster fewer images",
+        )?)
     }
 
     /// The parameters of highest likelihood given responsibilities. A component is summed by one thread, in the order of

@@ -11,6 +11,7 @@ use reid_models::distance;
 use super::knn::{self, Neighbours};
 use super::sparse::{Rows, SparseDistances, Sums, ZERO};
 use super::{ClusterError, UnitRows};
+use crate::capacity;
 
 /// How near members of a neighbourhood count more than far ones; each row is scaled to sum 1.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -75,6 +76,7 @@ impl Jaccard {
         width: usize,
     ) -> Result<SparseDistances, ClusterError> {
         let rows = UnitRows::new(features, width)?;
+        self.require_memory(rows.count())?;
         Ok(KReciprocal::encode(&rows, self).distances())
     }
 
@@ -90,7 +92,24 @@ impl Jaccard {
         limit: f32,
     ) -> Result<SparseDistances, ClusterError> {
         let rows = UnitRows::new(features, width)?;
+        self.require_memory(rows.count())?;
         Ok(KReciprocal::encode(&rows, self).distances_within(limit))
+    }
+
+    /// Refuses lists that would not fit. How many images are near each other only the features know; as a rule the lists
+    /// need more than this.
+    ///
+    /// # Errors
+    /// [`ClusterError::Memory`].
+    pub(crate) fn require_memory(&self, count: usize) -> Result<(), ClusterError> {
+        let k1 = self.k1.min(count);
+        // A neighbour: 2 candidates of 8 bytes, its number, its place in two reciprocal lists, and two encodings of 8.
+        let each = 2 * 8 + 4 + 2 * 4 + 2 * 8;
+        Ok(capacity::require(
+            &format!("the neighbour lists of {count} images, {k1} each,"),
+            capacity::bytes(count, k1, each),
+            "cluster fewer images, or lower k1",
+        )?)
     }
 
     /// Columns of the short lists that an expansion draws from: `round(k1 / 2) + 1`, half to even as numpy rounds.

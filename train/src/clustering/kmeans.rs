@@ -11,6 +11,7 @@ use rayon::prelude::*;
 use super::products::products;
 use super::seeding::plus_plus;
 use super::{ClusterError, PseudoLabels, checked_rows};
+use crate::capacity::{self, bytes};
 
 /// Rows of a block.
 const BLOCK: usize = 256;
@@ -118,7 +119,8 @@ impl KMeans {
     /// [`ClusterError::Shape`], [`ClusterError::NotFinite`], [`ClusterError::FewRows`] (N < K),
     /// [`ClusterError::FewDistinct`] (fewer than K rows differ).
     pub fn fit(&self, features: &[f32], width: usize) -> Result<KMeansFit, ClusterError> {
-        checked_rows(features, width, self.clusters)?;
+        let rows = checked_rows(features, width, self.clusters)?;
+        self.require_memory(rows, width)?;
         let mut rng = ChaCha8Rng::seed_from_u64(self.seed);
         let mut best: Option<KMeansFit> = None;
         for _ in 0..self.restarts {
@@ -146,7 +148,8 @@ impl KMeans {
         width: usize,
         centres: &[f32],
     ) -> Result<KMeansFit, ClusterError> {
-        checked_rows(features, width, self.clusters)?;
+        let rows = checked_rows(features, width, self.clusters)?;
+        self.require_memory(rows, width)?;
         if centres.len() != self.clusters * width || centres.iter().any(|v| !v.is_finite()) {
             return Err(ClusterError::Parameter {
                 key: "centres",
@@ -155,6 +158,20 @@ impl KMeans {
             });
         }
         Ok(self.lloyd(features, width, centres))
+    }
+
+    fn require_memory(&self, rows: usize, width: usize) -> Result<(), ClusterError> {
+        // Two rounds of labels with distances and the members between; the centres four times over; and for each thread a
+        // block of rows with its products with all centres.
+        let threads = rayon::current_num_threads();
+        let need = bytes(rows, 1, 2 * 16 + 8)
+            .saturating_add(bytes(self.clusters, width, 8 + 3 * 4))
+            .saturating_add(bytes(threads * BLOCK, self.clusters + width, 4));
+        Ok(capacity::require(
+            &format!("{} centres for {rows} images", self.clusters),
+            need,
+            "ask for fewer clusters, or cluster fewer images",
+        )?)
     }
 
     fn lloyd(&self, features: &[f32], width: usize, start: &[f32]) -> KMeansFit {

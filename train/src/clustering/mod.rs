@@ -30,6 +30,7 @@ use std::borrow::Cow;
 
 use rayon::prelude::*;
 
+use crate::capacity::{self, Shortage, bytes};
 pub use average::{Dendrogram, Stop, average_linkage};
 pub use bottom_up::{BottomUp, Sizes};
 pub use dbscan::Dbscan;
@@ -40,6 +41,9 @@ pub use kmeans::{EmptyCluster, KMeans, KMeansFit};
 pub use mixture::{Covariance, Mixture};
 pub use pairs::{Condensed, FakeDistances, FeatureDistances, Metric, PairDistances};
 pub use sparse::SparseDistances;
+
+/// What helps where memory is short, whatever the algorithm.
+const FEWER: &str = "cluster fewer images, or end other programs";
 
 /// A cluster number for every image.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -199,15 +203,8 @@ pub enum ClusterError {
         reason: &'static str,
     },
     /// More memory than there is.
-    #[error("{what} need {} MB and {} MB are free: cluster fewer images, or use dbscan, which needs no such table", .need / 1_000_000, .available / 1_000_000)]
-    Memory {
-        /// What for.
-        what: &'static str,
-        /// Bytes needed.
-        need: usize,
-        /// Bytes free.
-        available: usize,
-    },
+    #[error(transparent)]
+    Memory(#[from] Shortage),
     /// A file of features or labels.
     #[error("{path}: {reason}")]
     File {
@@ -277,6 +274,11 @@ impl<'a> UnitRows<'a> {
                 width,
             });
         }
+        capacity::require(
+            &format!("the scaled features of {} images", squares.len()),
+            bytes(data.len(), 1, 4),
+            FEWER,
+        )?;
         let mut scaled = data.to_vec();
         scaled
             .par_chunks_exact_mut(width)

@@ -8,6 +8,7 @@ use npyz::{NpyFile, Order, WriterBuilder};
 use reid_models::files;
 
 use super::ClusterError;
+use crate::capacity;
 
 /// A row-major matrix.
 #[derive(Clone, Debug, PartialEq)]
@@ -39,6 +40,7 @@ pub fn read_matrix(path: &Path) -> Result<Matrix, ClusterError> {
         path: path.to_path_buf(),
         source,
     })?;
+    let length = file.metadata().ok().map(|m| m.len());
     let array = NpyFile::new(BufReader::new(file))
         .map_err(|e| bad(format!("not a .npy file ({e}); write one with numpy.save")))?;
     let [rows, width] = array.shape()[..] else {
@@ -52,13 +54,23 @@ pub fn read_matrix(path: &Path) -> Result<Matrix, ClusterError> {
         return Err(bad(format!("the matrix is empty ({rows} x {width})")));
     }
     let truncated = |e: io::Error| bad(format!("the file is cut short or damaged: {e}"));
+    // In Fortran's order it exists twice. A header that promises more than the file has is told by reading.
+    let copies = if order == Order::C { 1 } else { 2 };
+    let (count, size) = (rows.saturating_mul(width) as usize, 4 * copies);
+    let present = length.map_or(count, |bytes| count.min(bytes as usize / 4));
+    capacity::require(
+        &format!("the {rows} x {width} features"),
+        capacity::bytes(present, 1, size),
+        "give fewer images, or end other programs",
+    )
+    .map_err(|e| bad(e.to_string()))?;
     let data: Vec<f32> = match array.try_data::<f32>() {
-        Ok(values) => values.collect::<io::Result<_>>().map_err(truncated)?,
+        Ok(values) => capacity::gather(values, present).map_err(truncated)?,
         Err(array) => match array.try_data::<f64>() {
-            Ok(values) => values
-                .map(|v| v.map(|v| v as f32))
-                .collect::<io::Result<_>>()
-                .map_err(truncated)?,
+            Ok(values) => {
+                let values = values.map(|v| v.map(|v| v as f32));
+                capacity::gather(values, present).map_err(truncated)?
+            }
             Err(_) => {
                 return Err(bad(format!(
                     "expected float32 or float64 values, got {kind}; convert with .astype(\"float32\")"

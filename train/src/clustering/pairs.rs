@@ -7,6 +7,7 @@ use rayon::prelude::*;
 
 use super::products::{products, squared_distance};
 use super::{ClusterError, UnitRows};
+use crate::capacity::{self, bytes};
 
 /// Rows and columns of a tile.
 pub(super) const TILE: usize = 512;
@@ -64,7 +65,11 @@ impl<'a> Condensed<'a> {
         if count < 2 {
             return Err(ClusterError::TooFew);
         }
-        require_memory("the distances of all pairs", triangle(count) * 4)?;
+        capacity::require(
+            &format!("the distances of all pairs of {count} images"),
+            bytes(count, count - 1, 2),
+            "cluster fewer images, or use dbscan, which needs no such table",
+        )?;
         let mut values = vec![0f32; triangle(count)];
         let mut rest = values.as_mut_slice();
         let mut blocks = Vec::new();
@@ -260,24 +265,5 @@ impl PairDistances for FakeDistances<'_> {
         for value in tile.iter_mut() {
             *value = (2.0 - 2.0 * *value).max(0.0);
         }
-    }
-}
-
-/// Refuses what would not fit into the memory that is free now; where that cannot be known, everything is allowed.
-pub(super) fn require_memory(what: &'static str, bytes: usize) -> Result<(), ClusterError> {
-    let available = std::fs::read_to_string("/proc/meminfo")
-        .ok()
-        .and_then(|text| {
-            let line = text.lines().find_map(|l| l.strip_prefix("MemAvailable:"))?;
-            line.trim().strip_suffix("kB")?.trim().parse::<usize>().ok()
-        })
-        .map(|kib| kib * 1024);
-    match available {
-        Some(available) if bytes > available => Err(ClusterError::Memory {
-            what,
-            need: bytes,
-            available,
-        }),
-        _ => Ok(()),
     }
 }

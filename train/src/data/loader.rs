@@ -2,18 +2,24 @@
 //!
 //! A thread makes a whole batch; what it makes follows from seed, epoch, batch, slot and view, so the number of threads
 //! changes nothing but the time. Threads run ahead by a bounded number of batches; dropping the iterator ends them.
+//!
+//! Where the store tolerates pictures that cannot be read, a training batch takes others in their place and keeps its size;
+//! they are noted as batches are handed over, in order, so that the threads don't decide which one was too many.
 
-use std::collections::BTreeMap;
+use std::borrow::Cow;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread::{self, JoinHandle};
 
 use crossbeam_channel::{Receiver, Sender, bounded};
+use image::RgbImage;
 use reid_models::preprocess::Preprocess;
 
 use super::DataError;
 use super::augment::{Augment, Scratch, generator};
+use super::corrupt::substitutes;
 use super::store::PictureStore;
 
 /// Threads and how far they run ahead.
@@ -56,7 +62,9 @@ pub struct Batch {
     pub number: usize,
     /// Pictures of the store.
     pub indices: Vec<usize>,
-    /// Their labels.
+    /// Pictures of the plan that cannot be read: others stand in for them, or nothing (zeros) when extracting features.
+    pub missing: Vec<usize>,
+    /// Labels of the pictures.
     pub labels: Vec<u32>,
     /// Their cameras.
     pub cameras: Vec<u32>,
@@ -69,6 +77,8 @@ pub struct Batch {
 pub struct EvalBatch {
     /// Pictures of the store.
     pub indices: Range<usize>,
+    /// Those of them that cannot be read, ascending: zeros stand for them.
+    pub missing: Vec<usize>,
     /// Tensor (N, 3, H, W), row-major.
     pub pictures: Vec<f32>,
 }
@@ -107,18 +117,24 @@ pub fn eval_batches(
     Batches::start(store, plan, config).map(move |batch| {
         batch.map(|mut batch| EvalBatch {
             indices: batch.number * size..batch.number * size + batch.indices.len(),
+            missing: batch.missing,
             pictures: batch.views.swap_remove(0),
         })
     })
 }
 
-type Made = (usize, Result<Batch, DataError>);
+/// A batch, or why there is none, and the pictures that could not be read on the way.
+struct Made {
+    batch: Result<Batch, DataError>,
+    unreadable: Vec<(usize, DataError)>,
+}
 
 /// Iterator over the batches of an epoch; ends after the first error, which names the file.
 pub struct Batches {
     /// `None` once finished: dropping it tells the threads.
-    made: Option<Receiver<Made>>,
-    waiting: BTreeMap<usize, Result<Batch, DataError>>,
+    made: Option<Receiver<(usize, Made)>>,
+    waiting: BTreeMap<usize, Made>,
+    store: Arc<PictureStore>,
     next: usize,
     count: usize,
     threads: Vec<JoinHandle<()>>,
@@ -139,6 +155,7 @@ impl Batches {
         Batches {
             made: Some(receiver),
             waiting: BTreeMap::new(),
+            store: store.clone(),
             next: 0,
             count,
             threads,
@@ -148,6 +165,15 @@ impl Batches {
     /// Batches in the epoch.
     pub fn count(&self) -> usize {
         self.count
+    }
+
+    fn note(&self, unreadable: &[(usize, DataError)]) -> Result<(), DataError> {
+        let Some(corrupt) = self.store.corrupt() else {
+            return Ok(());
+        };
+        unreadable
+            .iter()
+            .try_for_each(|(index, e)| corrupt.note(&self.store.samples()[*index].path, e))
     }
 
     fn stop(&mut self) {
@@ -170,7 +196,7 @@ impl Iterator for Batches {
             self.stop();
             return None;
         }
-        let batch = loop {
+        let Made { batch, unreadable } = loop {
             if let Some(batch) = self.waiting.remove(&self.next) {
                 break batch;
             }
@@ -179,10 +205,16 @@ impl Iterator for Batches {
                     self.waiting.insert(number, batch);
                 }
                 // All threads are gone and the batch never came.
-                Err(_) => break Err(DataError::Worker { batch: self.next }),
+                Err(_) => {
+                    break Made {
+                        batch: Err(DataError::Worker { batch: self.next }),
+                        unreadable: Vec::new(),
+                    };
+                }
             }
         };
         self.next += 1;
+        let batch = self.note(&unreadable).and(batch);
         if batch.is_err() {
             self.stop();
         }
@@ -196,33 +228,46 @@ impl Drop for Batches {
     }
 }
 
-fn work(store: &PictureStore, plan: &Plan, taken: &AtomicUsize, sender: &Sender<Made>) {
-    let mut preprocess = Preprocess::new(store.spec());
-    let mut scratch = Scratch::default();
+fn work(store: &PictureStore, plan: &Plan, taken: &AtomicUsize, sender: &Sender<(usize, Made)>) {
+    let mut tools = Tools {
+        preprocess: Preprocess::new(store.spec()),
+        scratch: Scratch::default(),
+    };
     loop {
         let number = taken.fetch_add(1, Ordering::Relaxed);
-        let Some(indices) = plan.batches.get(number) else {
+        let Some(planned) = plan.batches.get(number) else {
             return;
         };
-        let batch = make(store, plan, number, indices, &mut preprocess, &mut scratch);
-        if sender.send((number, batch)).is_err() {
+        let mut unreadable = Vec::new();
+        let batch = make(store, plan, number, planned, &mut tools, &mut unreadable);
+        if sender.send((number, Made { batch, unreadable })).is_err() {
             return;
         }
     }
+}
+
+/// What a thread keeps from picture to picture.
+struct Tools {
+    preprocess: Preprocess,
+    scratch: Scratch,
 }
 
 fn make(
     store: &PictureStore,
     plan: &Plan,
     number: usize,
-    indices: &[usize],
-    preprocess: &mut Preprocess,
-    scratch: &mut Scratch,
+    planned: &[usize],
+    tools: &mut Tools,
+    unreadable: &mut Vec<(usize, DataError)>,
 ) -> Result<Batch, DataError> {
-    let len = preprocess.tensor_len();
-    let mut views = vec![vec![0.0; len * indices.len()]; plan.views.len()];
-    for (slot, &index) in indices.iter().enumerate() {
-        let picture = store.get(index, preprocess)?;
+    let len = tools.preprocess.tensor_len();
+    let mut views = vec![vec![0.0; len * planned.len()]; plan.views.len()];
+    let mut indices = planned.to_vec();
+    for slot in 0..planned.len() {
+        let Some(picture) = readable(store, plan, planned, &mut indices, slot, tools, unreadable)?
+        else {
+            continue;
+        };
         for (view, (augment, out)) in plan.views.iter().zip(&mut views).enumerate() {
             let mut rng = generator(
                 plan.seed,
@@ -232,17 +277,74 @@ fn make(
                 view as u32,
             );
             let out = &mut out[slot * len..][..len];
-            augment.apply(&picture, &mut rng, scratch, preprocess, out);
+            augment.apply(
+                &picture,
+                &mut rng,
+                &mut tools.scratch,
+                &tools.preprocess,
+                out,
+            );
         }
     }
+    let bad = |i: &usize| unreadable.iter().any(|(index, _)| index == i);
+    let mut missing: Vec<usize> = planned.iter().copied().filter(bad).collect();
+    missing.sort_unstable();
+    missing.dedup();
     Ok(Batch {
         number,
-        indices: indices.to_vec(),
+        missing,
         labels: indices
             .iter()
             .filter_map(|i| plan.labels.get(*i).copied().flatten())
             .collect(),
         cameras: indices.iter().map(|i| store.samples()[*i].camera).collect(),
+        indices,
         views,
     })
+}
+
+/// The picture of a slot, or one in its place, whose number `indices` then has; `None` if there shall be none.
+fn readable<'a>(
+    store: &'a PictureStore,
+    plan: &Plan,
+    planned: &[usize],
+    indices: &mut [usize],
+    slot: usize,
+    tools: &mut Tools,
+    unreadable: &mut Vec<(usize, DataError)>,
+) -> Result<Option<Cow<'a, RgbImage>>, DataError> {
+    let error = match store.get(planned[slot], &mut tools.preprocess) {
+        Ok(picture) => return Ok(Some(picture)),
+        Err(error) => error,
+    };
+    let Some(corrupt) = store.corrupt() else {
+        return Err(error);
+    };
+    unreadable.push((planned[slot], error));
+    // Features are extracted of the pictures asked for, or of none.
+    if plan.labels.is_empty() {
+        return Ok(None);
+    }
+    for other in substitutes(&plan.labels, planned, indices, slot) {
+        match store.get(other, &mut tools.preprocess) {
+            Ok(picture) => {
+                indices[slot] = other;
+                return Ok(Some(picture));
+            }
+            Err(error) => unreadable.push((other, error)),
+        }
+        // Whoever takes the batch will find them too many: a disk that is gone must not be asked for every picture.
+        if different(unreadable) > corrupt.limit() {
+            break;
+        }
+    }
+    Err(DataError::Malformed {
+        path: store.samples()[planned[slot]].path.clone(),
+        reason: "cannot be read, and neither can any picture in its place".into(),
+    })
+}
+
+fn different(unreadable: &[(usize, DataError)]) -> usize {
+    let indices: BTreeSet<usize> = unreadable.iter().map(|(index, _)| *index).collect();
+    indices.len()
 }

@@ -3,9 +3,10 @@
 //! [`dataset`] reads a [`spec`] such as `market1501:DIR` into lists of [`Sample`]s, one file per data set, and [`verdict`]
 //! compares it with what was published; [`store`] keeps decoded pictures in
 //! memory; [`sampler`] draws batches of P identities with K pictures each; [`augment`] makes a view of a picture; [`loader`]
-//! puts it together on threads of its own. Everything random follows from a seed and a position, never from a thread.
+//! puts it together on threads of its own, and [`corrupt`] says what becomes of pictures that cannot be read. Everything random follows from a seed and a position, never from a thread.
 
 pub mod augment;
+pub mod corrupt;
 mod cuhk01;
 mod cuhk03;
 mod cuhk03_classic;
@@ -29,6 +30,7 @@ pub mod verdict;
 use std::path::PathBuf;
 
 pub use augment::Augment;
+pub use corrupt::Corrupt;
 pub use dataset::{Dataset, Protocol, Sample};
 pub use loader::{Batch, Batches, LoaderConfig, Plan};
 pub use sampler::{PkSampler, Strategy};
@@ -97,6 +99,19 @@ pub enum DataError {
         path: PathBuf,
         /// Why.
         source: reid_models::preprocess::PreprocessError,
+    },
+    /// More pictures that cannot be read than a run allows.
+    #[error(
+        "{count} pictures cannot be read, more than data.max_corrupt = {limit} allows: {files}; copy them again or remove \
+         them, or allow more with data.max_corrupt"
+    )]
+    Corrupt {
+        /// Different files so far.
+        count: usize,
+        /// How many are allowed.
+        limit: usize,
+        /// What is wrong with the first of them.
+        files: String,
     },
     /// The data set has no identities, no test set or one camera only.
     #[error("{name} cannot be evaluated: {reason}")]

@@ -1,8 +1,8 @@
 //! Decoded, resized pictures, kept in memory as far as a budget goes.
 
 use std::borrow::Cow;
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use image::RgbImage;
 use rayon::prelude::*;
@@ -10,6 +10,7 @@ use reid_models::card::{Element, InputSpec, Layout};
 use reid_models::preprocess::{self, Preprocess, Rgb};
 
 use super::DataError;
+use super::corrupt::Corrupt;
 use super::dataset::Sample;
 
 /// The pictures of a list of samples at the size a network takes. Shared by threads.
@@ -19,6 +20,7 @@ pub struct PictureStore {
     cells: Vec<OnceLock<RgbImage>>,
     /// Pictures that still fit the budget.
     room: AtomicUsize,
+    corrupt: Option<Arc<Corrupt>>,
 }
 
 impl PictureStore {
@@ -42,7 +44,19 @@ impl PictureStore {
             samples,
             spec: spec.clone(),
             room: AtomicUsize::new(cache_bytes / picture),
+            corrupt: None,
         })
+    }
+
+    /// Pictures that cannot be read are left out by the loader and noted in `corrupt`; without this the first one is an error.
+    pub fn tolerating(mut self, corrupt: Arc<Corrupt>) -> Self {
+        self.corrupt = Some(corrupt);
+        self
+    }
+
+    /// Where unreadable pictures are noted, if they may be left out.
+    pub fn corrupt(&self) -> Option<&Corrupt> {
+        self.corrupt.as_deref()
     }
 
     /// The samples, in their order.
@@ -121,5 +135,45 @@ impl PictureStore {
             .into_iter()
             .flatten()
             .collect()
+    }
+}
+
+/// Bytes of decoded pictures that each of two sets may keep, `wanted` for all their pictures: as configured, but no more
+/// than half of the memory together. A cache that is too small costs time only, one that is too large the run.
+pub(crate) fn cache_budget(cache_mib: usize, wanted: [usize; 2], available: Option<u64>) -> usize {
+    let configured = cache_mib.saturating_mul(1 << 20);
+    let need: usize = wanted.iter().map(|bytes| configured.min(*bytes)).sum();
+    let Some(available) = available.filter(|a| need as u64 > a / 2) else {
+        return configured;
+    };
+    let budget = (available / 4) as usize;
+    tracing::warn!(
+        "train.cache_mib = {cache_mib} allows {} MiB of decoded pictures, {} MiB of memory are available: keeping {} MiB \
+         for training and as much for evaluation, others are decoded anew each time",
+        need >> 20,
+        available >> 20,
+        budget >> 20
+    );
+    budget
+}
+
+#[cfg(test)]
+mod tests {
+    use super::cache_budget;
+
+    #[test]
+    fn the_cache_leaves_memory_to_the_networks() {
+        let mib = 1 << 20;
+        let budget = |wanted, available: Option<u64>| cache_budget(100, wanted, available);
+        let room = Some(300 << 20);
+        assert_eq!(budget([80 * mib, 60 * mib], room), 100 * mib);
+        assert_eq!(
+            budget([900 * mib, 10 * mib], room),
+            100 * mib,
+            "the first is capped"
+        );
+        assert_eq!(budget([900 * mib, 900 * mib], room), 75 * mib);
+        assert_eq!(budget([900 * mib, 900 * mib], None), 100 * mib);
+        assert_eq!(cache_budget(usize::MAX, [mib, mib], room), usize::MAX);
     }
 }

@@ -1,6 +1,7 @@
 //! What can be wrong with features, labels and files, in words.
 
 use super::labels::Labels;
+use crate::capacity::Shortage;
 
 /// Something that cannot be evaluated.
 #[derive(Debug, thiserror::Error)]
@@ -95,6 +96,9 @@ pub enum EvalError {
         /// What is wrong with it, and what would do.
         reason: String,
     },
+    /// More memory than there is.
+    #[error(transparent)]
+    Memory(#[from] Shortage),
     /// A file of features, scores or pictures.
     #[error("{path}: {reason}")]
     File {

@@ -13,6 +13,7 @@ use reid_models::files;
 
 use super::error::EvalError;
 use super::labels::{Embeddings, Labels};
+use crate::capacity;
 
 /// One side of the comparison, owned.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -204,13 +205,22 @@ fn matrix(archive: &mut Archive, name: &str) -> Result<(Vec<f32>, usize), String
     }
     let (order, kind) = (array.order(), array.dtype().descr());
     let damaged = |e: io::Error| format!("array {name:?} is damaged: {e}");
+    let count = rows.saturating_mul(width) as usize;
+    // In Fortran's order it exists twice.
+    let copies = if order == Order::C { 1 } else { 2 };
+    capacity::require(
+        &format!("the {rows} x {width} features {name:?}"),
+        capacity::bytes(count, 1, 4 * copies),
+        "evaluate fewer images, or end other programs",
+    )
+    .map_err(|e| e.to_string())?;
     let data: Vec<f32> = match array.try_data::<f32>() {
-        Ok(values) => values.collect::<io::Result<_>>().map_err(damaged)?,
+        Ok(values) => capacity::gather(values, count).map_err(damaged)?,
         Err(array) => match array.try_data::<f64>() {
-            Ok(values) => values
-                .map(|v| v.map(|v| v as f32))
-                .collect::<io::Result<_>>()
-                .map_err(damaged)?,
+            Ok(values) => {
+                let values = values.map(|v| v.map(|v| v as f32));
+                capacity::gather(values, count).map_err(damaged)?
+            }
             Err(_) => {
                 return Err(format!(
                     "array {name:?} must be float32 or float64, got {kind}"

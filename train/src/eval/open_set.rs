@@ -10,8 +10,9 @@ use serde::Serialize;
 
 use super::error::EvalError;
 use super::labels::{DISTRACTOR, Embeddings, JUNK};
-use super::rank::blocks;
+use super::rank::{BLOCK, blocks};
 use super::similarity::{Metric, Similarity};
+use crate::capacity;
 
 /// What a false-positive rate costs.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
@@ -112,6 +113,18 @@ fn measure(
         // Besides the impostors that may pass, the next two, and one for the quantile.
         keep = keep.max((accepts + 3).min(impostors));
     }
+    // Every thread keeps its own, and a block of scores; two are joined at the end.
+    let threads = rayon::current_num_threads() + 1;
+    let need = capacity::bytes(threads, keep, 4).saturating_add(capacity::bytes(
+        threads * BLOCK,
+        count,
+        4,
+    ));
+    capacity::require(
+        &format!("the best {keep} of {impostors} impostor pairs"),
+        need,
+        "ask for lower false-positive rates, or evaluate fewer images",
+    )?;
     let (mut genuine, best) = blocks(queries)
         .into_par_iter()
         .fold(

@@ -15,6 +15,7 @@ use super::count::Counter;
 use super::error::no_answers;
 use super::labels::{Answers, check, ignored};
 use super::similarity::Similarity;
+use crate::capacity;
 
 pub use super::error::EvalError;
 pub use super::labels::{DISTRACTOR, Embeddings, JUNK, Labels};
@@ -22,7 +23,7 @@ pub use super::result::{EvalResult, QueryResult, Ranking};
 pub use super::similarity::Metric;
 
 /// Queries whose scores one thread computes together.
-const BLOCK: usize = 256;
+pub(super) const BLOCK: usize = 256;
 
 /// Scores that exist at a time, in bytes: they take the most memory, and many queries at once make the fastest products.
 const SCORES: usize = 128 << 20;
@@ -95,6 +96,11 @@ fn evaluate_blocks(
     // Blocks of equal size, as large as the memory for scores allows.
     let most = (SCORES / (4 * count)).max(1);
     let block = number.div_ceil(number.div_ceil(most));
+    capacity::require(
+        &format!("the scores of {block} of {number} queries against {count} gallery images"),
+        capacity::bytes(block, count, 4),
+        "evaluate against fewer gallery images, or end other programs",
+    )?;
     let mut scores = vec![0.0; block * count];
     let mut queries = Vec::new();
     for start in (0..number).step_by(block) {

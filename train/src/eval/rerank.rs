@@ -11,6 +11,7 @@ use super::labels::Embeddings;
 use super::rank::evaluate_scores;
 use super::result::Ranking;
 use super::similarity::{Metric, Similarity};
+use crate::capacity;
 
 /// Where Jaccard distances come from: the query's images first, then the gallery's, as one set.
 pub trait Neighbourhoods: Sync {
@@ -48,6 +49,12 @@ pub fn joined(query: &Embeddings, gallery: &Embeddings) -> Result<Vec<f32>, Eval
             gallery: gallery.width,
         });
     }
+    let len = query.features.len() + gallery.features.len();
+    capacity::require(
+        &format!("the {len} features of query and gallery together"),
+        capacity::bytes(len, 1, 4),
+        "evaluate fewer images, or leave out --rerank",
+    )?;
     Ok([query.features, gallery.features].concat())
 }
 

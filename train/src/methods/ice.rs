@@ -94,8 +94,8 @@ impl Method for Ice {
 
     fn relabel(&mut self, _epoch: usize, extract: &mut dyn Extract) -> Result<PseudoLabels> {
         let features = extract.features(&self.teacher)?;
-        let labels =
-            clustering::cluster(&features.rows, features.width, &self.jaccard, &self.dbscan)?;
+        let labels = features
+            .labels(|rows, width| clustering::cluster(rows, width, &self.jaccard, &self.dbscan))?;
         // Eq. 6.4: the plain mean, not brought back to unit length.
         let means = centroids(
             &features.rows,

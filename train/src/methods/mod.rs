@@ -37,12 +37,54 @@ pub enum Sampling {
     MoreCameras,
 }
 
-/// Features of all training pictures, row by row.
+/// Features of all pictures of a set, row by row.
+#[derive(Debug, Default)]
 pub struct Features {
     /// N x `width`, unit rows.
     pub rows: Vec<f32>,
     /// Width of a row.
     pub width: usize,
+    /// Pictures that could not be read, ascending: their rows are zeros and mean nothing.
+    pub missing: Vec<usize>,
+}
+
+impl Features {
+    /// Labels all pictures by `cluster`, which is given the rows (and their width) of those that could be read; the others
+    /// are outliers.
+    ///
+    /// # Errors
+    /// As `cluster`.
+    pub fn labels<E>(
+        &self,
+        cluster: impl FnOnce(&[f32], usize) -> Result<PseudoLabels, E>,
+    ) -> Result<PseudoLabels, E> {
+        if self.missing.is_empty() {
+            return cluster(&self.rows, self.width);
+        }
+        let rows = self.rows.chunks_exact(self.width).enumerate();
+        let read: Vec<f32> = rows
+            .filter(|(i, _)| !self.is_missing(*i))
+            .flat_map(|(_, row)| row)
+            .copied()
+            .collect();
+        let found = cluster(&read, self.width)?;
+        let mut labels = found.labels.into_iter();
+        let count = self.rows.len() / self.width;
+        Ok(PseudoLabels {
+            labels: (0..count)
+                .map(|i| match self.is_missing(i) {
+                    true => None,
+                    false => labels.next().flatten(),
+                })
+                .collect(),
+            clusters: found.clusters,
+        })
+    }
+
+    /// Whether picture `i` could not be read.
+    pub fn is_missing(&self, i: usize) -> bool {
+        self.missing.binary_search(&i).is_ok()
+    }
 }
 
 /// What a method may ask for while relabelling.

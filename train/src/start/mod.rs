@@ -1,5 +1,6 @@
 //! Starting weights: what `--init` names.
 
+mod download;
 mod hub;
 mod pth;
 
