@@ -126,6 +126,8 @@ pub struct Preprocess {
     resizer: Resizer,
     /// The cut, packed.
     cut: Vec<u8>,
+    /// The cut with rows of the output's width, between the two passes of a bicubic fit.
+    rows: Vec<u8>,
     /// The fitted picture before it is placed in a letterbox.
     fitted: Vec<u8>,
     /// The whole u8 input of the last [`Preprocess::run_into`].
@@ -156,6 +158,7 @@ impl Preprocess {
             options: ResizeOptions::new().resize_alg(ResizeAlg::Convolution(filter)),
             resizer: Resizer::new(),
             cut: Vec::new(),
+            rows: Vec::new(),
             fitted: Vec::new(),
             input: RgbImage::new(0, 0),
         }
@@ -293,10 +296,28 @@ impl Preprocess {
             y: pad_y,
             grey,
         } = Placed::of(self.spec.fit, inner.width, inner.height, w, h);
-        let mut resize = |out: &mut [u8]| {
+        // Bicubic overshoots at hard edges and is clipped to u8 between the passes, so their order is seen. Pillow begins with
+        // the rows (from version 13 on with the columns where the height shrinks more), the resizer with the columns: here
+        // it is asked for one axis at a time.
+        let by_rows = self.spec.filter == Filter::Bicubic;
+        let mut resize = |out: &mut [u8]| -> Result<(), ResizeError> {
             let mut target = TypedImage::<U8x3>::from_buffer(fit_w as u32, fit_h as u32, out)
                 .expect("the output has width * height pixels");
-            self.resizer.resize_typed(&source, &mut target, &options)
+            if !by_rows {
+                return self.resizer.resize_typed(&source, &mut target, &options);
+            }
+            self.rows.resize(3 * fit_w * height, 0);
+            let mut rows =
+                TypedImage::<U8x3>::from_buffer(fit_w as u32, height as u32, &mut self.rows)
+                    .expect("every row has the output's width");
+            let across = self
+                .options
+                .crop(inner.left, 0.0, inner.width, height as f64);
+            self.resizer.resize_typed(&source, &mut rows, &across)?;
+            let down = self
+                .options
+                .crop(0.0, inner.top, fit_w as f64, inner.height);
+            self.resizer.resize_typed(&rows, &mut target, &down)
         };
         if (fit_w, fit_h) == (w, h) {
             resize(out)?;

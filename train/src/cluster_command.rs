@@ -93,6 +93,10 @@ pub struct ClusterArgs {
     /// Steps [default: floor(1 / merge-share) - 1].
     #[arg(long, help_heading = "bottom-up")]
     steps: Option<usize>,
+    /// Frame of each picture (.npy, integers, -1 = none): pictures of one frame are different people, and no cluster holds two
+    /// of them. A number stands for one frame of one camera: frames of different cameras need different numbers.
+    #[arg(long, value_name = "FILE", help_heading = "bottom-up")]
+    frames: Option<PathBuf>,
     /// Starts, of which the best is kept [default: 1].
     #[arg(long, help_heading = "kmeans")]
     restarts: Option<usize>,
@@ -111,7 +115,7 @@ impl ClusterArgs {
     /// A parameter of another algorithm would be ignored in silence.
     fn check(&self) -> Result<()> {
         use Kind::{Average, BottomUp, Dbscan, Gmm, Kmeans};
-        let given: [(bool, &str, &[Kind]); 18] = [
+        let given: [(bool, &str, &[Kind]); 19] = [
             (self.k1.is_some(), "k1", &[Dbscan]),
             (self.k2.is_some(), "k2", &[Dbscan]),
             (self.eps.is_some(), "eps", &[Dbscan]),
@@ -134,6 +138,7 @@ impl ClusterArgs {
             (self.size_penalty.is_some(), "size-penalty", &[BottomUp]),
             (self.grown_sizes, "grown-sizes", &[BottomUp]),
             (self.steps.is_some(), "steps", &[BottomUp]),
+            (self.frames.is_some(), "frames", &[BottomUp]),
             (self.restarts.is_some(), "restarts", &[Kmeans]),
             (self.empty.is_some(), "empty", &[Kmeans]),
             (self.covariance.is_some(), "covariance", &[Gmm]),
@@ -216,6 +221,7 @@ pub fn run(args: &ClusterArgs, json: bool) -> Result<()> {
         rho: args.rho,
         min_samples: args.min_samples.unwrap_or(defaults.min_samples),
         sweep: args.sweep,
+        frames: args.frames.clone(),
         ..defaults
     };
     let report = cluster_file(&options)?;
@@ -232,6 +238,9 @@ pub fn run(args: &ClusterArgs, json: bool) -> Result<()> {
     );
     if report.converged == Some(false) {
         println!("not converged: --max-iterations allows more updates");
+    }
+    if let Some(pairs) = report.pairs_apart {
+        println!("{pairs} pairs of one frame kept apart");
     }
     for row in std::iter::once(&report.result).chain(&report.sweep) {
         let eps = row

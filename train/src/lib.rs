@@ -5,6 +5,7 @@
 //! * [`losses`], [`memory`], [`clustering`], [`eval`]: leaves; none imports a sibling.
 //! * [`methods`]: one file per method of a paper; [`trainer`] owns the loop around it.
 //! * [`capacity`]: memory that is needed against memory that there is; anyone may ask.
+//! * [`test_set`]: the test half of a data set, evaluated by its own protocol or another.
 //! * [`report`], [`tensorboard`]: what a run looks like.
 //! * [`profile`]: where the time of a training step goes.
 //! * [`fit`], [`extract`], [`run`], [`config`], [`thresholds`]: from a command line to a finished run folder.
@@ -27,5 +28,6 @@ pub mod run;
 mod simd;
 mod start;
 pub mod tensorboard;
+pub mod test_set;
 pub mod thresholds;
 pub mod trainer;

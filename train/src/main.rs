@@ -1,25 +1,25 @@
 //! `reid-train`: the command line over the library.
 
 mod cluster_command;
+mod eval_command;
 
 use std::io::IsTerminal;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::Result;
-use clap::{Args, Parser, Subcommand, ValueEnum};
-use reid_models::runtime::{Backend, Embedder, RuntimeConfig};
+use clap::{Args, Parser, Subcommand};
 use reid_train::config::{UsageError, usage};
 use reid_train::data::{DataError, Kind, Spec, cuhk03_mat, dataset};
-use reid_train::eval::command::{RankOptions, rank_file};
-use reid_train::eval::npz::{FeatureFile, FeatureSet};
-use reid_train::eval::{EvalError, EvalResult, Ranking};
-use reid_train::extract::{Test, features, labels, onnx_features};
+use reid_train::eval::EvalError;
+use reid_train::eval::command::RankOptions;
+use reid_train::extract::features;
 use reid_train::fit::{FitOptions, fit, load_net};
-use reid_train::methods::{Features, METHODS};
+use reid_train::methods::METHODS;
 use reid_train::profile::{self, ProfileOptions};
 use reid_train::report::ReportOptions;
 use reid_train::run::RunFolder;
+use reid_train::test_set::Test;
 use serde_json::{Value, json};
 
 /// Trains person re-identification without labels, and evaluates it.
@@ -39,8 +39,8 @@ enum Command {
     Methods,
     /// Train
     Fit(Fit),
-    /// Evaluate runs or ONNX files by the standard protocol
-    Eval(Eval),
+    /// Evaluate runs or ONNX files by the data set's own protocol, or another
+    Eval(eval_command::EvalArgs),
     /// Evaluate features made by anyone (.npz: query, gallery, query_pids, gallery_pids, query_cams, gallery_cams)
     Rank(RankOptions),
     /// Cluster features made by anyone: by default k-reciprocal Jaccard distance and DBSCAN
@@ -102,35 +102,6 @@ struct Fit {
     /// Continue an interrupted run.
     #[arg(long)]
     resume: bool,
-}
-
-#[derive(Args)]
-struct Eval {
-    /// Finished run folder. May be given several times.
-    #[arg(long)]
-    run: Vec<PathBuf>,
-    /// ONNX file with a card. May be given several times.
-    #[arg(long)]
-    onnx: Vec<PathBuf>,
-    /// Test data, KIND:DIR.
-    #[arg(long)]
-    data: String,
-    /// Runtime for ONNX files.
-    #[arg(long, default_value = "auto")]
-    backend: BackendArg,
-    /// k-reciprocal re-ranking, lambda 0.3.
-    #[arg(long)]
-    rerank: bool,
-    /// Write a contact sheet (PNG) of some queries and their ranked lists.
-    #[arg(long)]
-    sheet: Option<PathBuf>,
-}
-
-#[derive(Clone, Copy, ValueEnum)]
-enum BackendArg {
-    Auto,
-    Tract,
-    Onnxruntime,
 }
 
 fn main() -> ExitCode {
@@ -199,7 +170,7 @@ fn run(cli: &Cli) -> Result<()> {
             }
             Ok(())
         }
-        Command::Eval(args) => eval(args, cli.json),
+        Command::Eval(args) => eval_command::eval(args, cli.json),
         Command::Profile(args) => {
             let measured = profile::measure(args)?;
             if cli.json {
@@ -209,33 +180,20 @@ fn run(cli: &Cli) -> Result<()> {
             }
             Ok(())
         }
-        Command::Rank(args) => rank(args, cli.json),
+        Command::Rank(args) => eval_command::rank(args, cli.json),
         Command::Cluster(args) => cluster_command::run(args, cli.json),
         Command::Extract { run, data, out } => {
             let run = RunFolder::open(run)?;
             let dataset = dataset::load(&data.parse::<Spec>()?)?;
             dataset.check_evaluable()?;
             let net = load_net(&run)?;
-            let test = Test::new(&dataset, &run.card()?.input, 0)?;
-            let set = |store| -> Result<FeatureSet> {
-                let made = features(&net, store)?;
-                let (pids, cameras) = labels(store);
-                Ok(FeatureSet {
-                    features: made.rows,
-                    width: made.width,
-                    pids,
-                    cameras,
-                })
-            };
-            FeatureFile {
-                query: set(&test.query)?,
-                gallery: set(&test.gallery)?,
-            }
-            .write(out)?;
+            let test = Test::new(&dataset, None, &run.card()?.input, 0)?;
+            test.write_features(out, |store| features(&net, store))?;
             if cli.json {
+                let (queries, gallery) = test.pictures();
                 println!(
                     "{}",
-                    json!({"file": out, "queries": test.query.len(), "gallery": test.gallery.len()})
+                    json!({"file": out, "queries": queries, "gallery": gallery, "protocol": test.protocol()})
                 );
             }
             Ok(())
@@ -288,112 +246,6 @@ fn print_methods(json: bool) -> Result<()> {
     }
     for m in METHODS {
         println!("{:12} {}\n{:12} needs {}", m.name, m.paper, "", m.needs);
-    }
-    Ok(())
-}
-
-fn rank(args: &RankOptions, json: bool) -> Result<()> {
-    let report = rank_file(args, &reid_train::rerank::neighbourhoods)?;
-    let model = args.file.display().to_string();
-    if json {
-        let mut value = serde_json::to_value(&report)?;
-        value["model"] = model.into();
-        println!("{value}");
-        return Ok(());
-    }
-    print_result(&model, &report.result, false)?;
-    for p in report.open_set.iter().flat_map(|v| &v.points) {
-        println!(
-            "at a false-positive rate of {}: true-positive rate {:.1} %, threshold {:.4} ({} impostor pairs pass)",
-            p.fpr,
-            100.0 * p.tpr,
-            p.threshold,
-            p.accepts
-        );
-    }
-    Ok(())
-}
-
-fn eval(args: &Eval, json: bool) -> Result<()> {
-    if args.run.is_empty() && args.onnx.is_empty() {
-        return Err(usage("eval: give --run RUN or --onnx FILE"));
-    }
-    let dataset = dataset::load(&args.data.parse::<Spec>()?)?;
-    dataset.check_evaluable()?;
-    for path in &args.run {
-        let run = RunFolder::open(path)?;
-        let net = load_net(&run)?;
-        let test = Test::new(&dataset, &run.card()?.input, 0)?;
-        let (query, gallery) = (features(&net, &test.query)?, features(&net, &test.gallery)?);
-        report(
-            path.display().to_string(),
-            &test,
-            &query,
-            &gallery,
-            args,
-            json,
-        )?;
-    }
-    for path in &args.onnx {
-        let backend = match args.backend {
-            BackendArg::Auto => Backend::Auto,
-            BackendArg::Tract => Backend::Tract,
-            BackendArg::Onnxruntime => Backend::OnnxRuntime,
-        };
-        let config = RuntimeConfig {
-            backend,
-            ..RuntimeConfig::default()
-        };
-        let mut embedder = Embedder::open(path, &config)?;
-        let test = Test::new(&dataset, &embedder.card().input.clone(), 0)?;
-        let query = onnx_features(&mut embedder, &test.query)?;
-        let gallery = onnx_features(&mut embedder, &test.gallery)?;
-        report(
-            path.display().to_string(),
-            &test,
-            &query,
-            &gallery,
-            args,
-            json,
-        )?;
-    }
-    Ok(())
-}
-
-fn report(
-    model: String,
-    test: &Test,
-    query: &Features,
-    gallery: &Features,
-    args: &Eval,
-    json: bool,
-) -> Result<()> {
-    let Ranking { result, .. } = if args.rerank {
-        test.rerank(query, gallery)?
-    } else {
-        test.rank(query, gallery)?
-    };
-    if let Some(path) = &args.sheet {
-        test.write_sheet(query, gallery, path)?;
-    }
-    print_result(&model, &result, json)
-}
-
-fn print_result(model: &str, result: &EvalResult, json: bool) -> Result<()> {
-    if json {
-        let mut value = serde_json::to_value(result)?;
-        value["model"] = model.into();
-        println!("{value}");
-    } else {
-        println!(
-            "{model}: rank-1 {:.1} %, rank-5 {:.1} %, rank-10 {:.1} %, mAP {:.1} %, mINP {:.1} % over {} queries",
-            100.0 * result.rank1,
-            100.0 * result.rank5,
-            100.0 * result.rank10,
-            100.0 * result.map,
-            100.0 * result.minp,
-            result.queries
-        );
     }
     Ok(())
 }

@@ -19,13 +19,15 @@ use crate::data::loader::{LoaderConfig, Plan, train_batches};
 use crate::data::store::cache_budget;
 use crate::data::{Augment, Corrupt, Dataset, PictureStore, PkSampler, Sample, Strategy};
 use crate::eval::plots;
-use crate::extract::{Test, features};
+use crate::eval::protocol::Outcome;
+use crate::extract::features;
 use crate::methods::{Batch, Extract, Features, Method, Sampling, View};
 use crate::nn::optim::{Adam, AdamConfig, ParamGroup};
 use crate::nn::schedule::{Decay, Schedule};
 use crate::nn::{Net, backward};
 use crate::run::{Checkpoint, Progress, RunFolder};
 use crate::tensorboard;
+use crate::test_set::Test;
 
 /// One thread keeps up with the networks and leaves them the cores.
 const LOADER: LoaderConfig = LoaderConfig {
@@ -372,7 +374,8 @@ impl Trainer {
 
     fn evaluate_into(&mut self, row: &mut Value) -> Result<()> {
         if let Some(test) = &self.test {
-            let result = test.evaluate(self.method.net())?.result;
+            let Outcome { result, .. } = test.evaluate(self.method.net())?;
+            row["protocol"] = json!(test.protocol());
             for (key, value) in [
                 ("rank1", result.rank1),
                 ("map", result.map),

@@ -141,7 +141,7 @@ fn a_file_of_numpy_is_ranked_with_and_without_re_ranking() {
         (array(&mut g, "summary"), array(&mut g, "rerank.summary"));
     let found = rank_file(&options, &together).unwrap().result;
     assert!((found.map - plain[3]).abs() < 1e-9);
-    options.rerank = true;
+    options.settings.rerank = true;
     let found = rank_file(&options, &together).unwrap().result;
     assert!((found.map - reranked[3]).abs() < 1e-9);
     assert!(found.map > plain[3], "re-ranking helps here");

@@ -1,6 +1,6 @@
 //! `reid-train cluster`: features from a file to labels in a file.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use serde::{Deserialize, Serialize};
@@ -9,7 +9,7 @@ use super::dbscan::Dbscan;
 use super::jaccard::{Jaccard, Weights};
 use super::npy::{self, Matrix};
 use super::{
-    BottomUp, ClusterError, Condensed, FeatureDistances, Forbidden, Gmm, KMeans, Metric,
+    BottomUp, ClusterError, Condensed, FeatureDistances, Forbidden, Gmm, KMeans, Metric, Pairs,
     PseudoLabels, Sizes, SparseDistances, Stop, UnitRows, average_linkage, rho,
 };
 
@@ -52,6 +52,9 @@ pub struct ClusterOptions {
     pub features: PathBuf,
     /// Where the labels go (`.npy`, i64, -1 = outlier).
     pub out: PathBuf,
+    /// Bottom-up: frame of each image (`.npy`, i64 or i32, -1 = none). Images of one frame are different people, and no
+    /// cluster may ever hold two of them.
+    pub frames: Option<PathBuf>,
     /// Length of a neighbour list, the image itself included.
     pub k1: usize,
     /// Images averaged in the local query expansion.
@@ -75,6 +78,7 @@ impl ClusterOptions {
             algorithm: Algorithm::Dbscan,
             features,
             out,
+            frames: None,
             k1: 30,
             k2: 6,
             weights: Weights::Softmax,
@@ -113,6 +117,9 @@ pub struct ClusterReport {
     /// Whether an iteration came to its end, if the algorithm is one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub converged: Option<bool>,
+    /// Pairs of images that were kept apart, if frames were given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pairs_apart: Option<usize>,
     /// Result that was written.
     #[serde(flatten)]
     pub result: RadiusReport,
@@ -151,11 +158,30 @@ pub fn cluster_file(options: &ClusterOptions) -> Result<ClusterReport, ClusterEr
     let jaccard = Jaccard::new(options.k1, options.k2, options.weights)?;
     let dbscan = Dbscan::new(options.eps, options.min_samples)?;
     check(&options.algorithm)?;
+    if let (Some(frames), false) = (
+        &options.frames,
+        matches!(options.algorithm, Algorithm::BottomUp { .. }),
+    ) {
+        return Err(ClusterError::Parameter {
+            key: "frames",
+            range: "left out: only bottom-up merging keeps pictures apart",
+            value: frames.display().to_string(),
+        });
+    }
     let matrix = npy::read_matrix(&options.features)?;
+    let apart = match &options.frames {
+        Some(path) => Some(pairs_of_frames(path, &options.features, matrix.rows())?),
+        None => None,
+    };
+    let pairs_apart = apart.as_ref().map(Pairs::count);
+    let forbidden = Forbidden {
+        apart: apart.unwrap_or_default(),
+        ..Forbidden::default()
+    };
     let start = Instant::now();
     let found = match options.algorithm {
         Algorithm::Dbscan => by_density(&matrix, options, &jaccard, dbscan),
-        other => by_another(&matrix, &other),
+        other => by_another(&matrix, &other, &forbidden),
     };
     let found = found.map_err(|e| match e {
         ClusterError::Parameter { .. } => e,
@@ -180,6 +206,7 @@ pub fn cluster_file(options: &ClusterOptions) -> Result<ClusterReport, ClusterEr
             .as_ref()
             .map(|d| d.entries() as f64 / matrix.rows() as f64),
         converged: found.converged,
+        pairs_apart,
         result: summarise(found.eps, &found.labels),
         sweep,
         seconds,
@@ -221,7 +248,27 @@ fn by_density(
     })
 }
 
-fn by_another(matrix: &Matrix, algorithm: &Algorithm) -> Result<Found, ClusterError> {
+/// Pairs of images of one frame.
+fn pairs_of_frames(path: &Path, features: &Path, images: usize) -> Result<Pairs, ClusterError> {
+    let frames = npy::read_frames(path)?;
+    if frames.len() != images {
+        return Err(ClusterError::File {
+            path: path.to_path_buf(),
+            reason: format!(
+                "{} frame numbers for the {images} images of {}; give one per image, -1 for an image of no frame",
+                frames.len(),
+                features.display()
+            ),
+        });
+    }
+    Ok(Pairs::within(&frames))
+}
+
+fn by_another(
+    matrix: &Matrix,
+    algorithm: &Algorithm,
+    forbidden: &Forbidden,
+) -> Result<Found, ClusterError> {
     let unit = || UnitRows::new(&matrix.data, matrix.width);
     let converged = |labels, converged| Found {
         converged: Some(converged),
@@ -259,7 +306,7 @@ fn by_another(matrix: &Matrix, algorithm: &Algorithm) -> Result<Found, ClusterEr
                     break;
                 }
                 let step = BottomUp::new(merges, size_penalty, sizes)?;
-                labels = step.step(&distances, &labels, &Forbidden::default())?;
+                labels = step.step(&distances, &labels, forbidden)?;
             }
             Ok(labels.into())
         }

@@ -40,8 +40,8 @@ impl Pairs {
     }
 
     /// Every two images of one group: a frame, or a camera. `None` is in no group.
-    pub fn within(groups: &[Option<u32>]) -> Self {
-        let mut members = BTreeMap::<u32, Vec<u32>>::new();
+    pub fn within<T: Ord + Copy>(groups: &[Option<T>]) -> Self {
+        let mut members = BTreeMap::<T, Vec<u32>>::new();
         for (i, group) in groups.iter().enumerate() {
             if let Some(group) = group {
                 members.entry(*group).or_default().push(i as u32);
@@ -55,6 +55,11 @@ impl Pairs {
             offsets.push(others.len());
         }
         Pairs { offsets, others }
+    }
+
+    /// How many there are.
+    pub fn count(&self) -> usize {
+        self.others.len() / 2
     }
 
     pub(super) fn of(&self, i: u32) -> &[u32] {

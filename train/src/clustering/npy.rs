@@ -1,4 +1,4 @@
-//! NumPy `.npy` files: a matrix of features in, labels out.
+//! NumPy `.npy` files: a matrix of features and frame numbers in, labels out.
 
 use std::fs::File;
 use std::io::{self, BufReader};
@@ -26,23 +26,37 @@ impl Matrix {
     }
 }
 
-/// Reads a two-dimensional array of f32 or f64 in either memory order.
-///
-/// # Errors
-/// [`ClusterError::Io`] if the file can't be opened, [`ClusterError::File`] saying what it holds instead.
-pub fn read_matrix(path: &Path) -> Result<Matrix, ClusterError> {
-    let bad = |reason: String| ClusterError::File {
+fn bad(path: &Path, reason: String) -> ClusterError {
+    ClusterError::File {
         path: path.to_path_buf(),
         reason,
-    };
+    }
+}
+
+/// The array, and the length of its file where that is known.
+fn open(path: &Path) -> Result<(NpyFile<BufReader<File>>, Option<u64>), ClusterError> {
     let file = File::open(path).map_err(|source| files::FileError {
         action: "cannot read",
         path: path.to_path_buf(),
         source,
     })?;
     let length = file.metadata().ok().map(|m| m.len());
-    let array = NpyFile::new(BufReader::new(file))
-        .map_err(|e| bad(format!("not a .npy file ({e}); write one with numpy.save")))?;
+    let array = NpyFile::new(BufReader::new(file)).map_err(|e| {
+        bad(
+            path,
+            format!("not a .npy file ({e}); write one with numpy.save"),
+        )
+    })?;
+    Ok((array, length))
+}
+
+/// Reads a two-dimensional array of f32 or f64 in either memory order.
+///
+/// # Errors
+/// [`ClusterError::Io`] if the file can't be opened, [`ClusterError::File`] saying what it holds instead.
+pub fn read_matrix(path: &Path) -> Result<Matrix, ClusterError> {
+    let bad = |reason: String| bad(path, reason);
+    let (array, length) = open(path)?;
     let [rows, width] = array.shape()[..] else {
         return Err(bad(format!(
             "expected a matrix of features, one row per image, got an array of shape {:?}",
@@ -86,6 +100,49 @@ pub fn read_matrix(path: &Path) -> Result<Matrix, ClusterError> {
             .collect(),
     };
     Ok(Matrix { data, width })
+}
+
+/// Reads frame numbers: a one-dimensional array of i64 or i32, one per image, -1 for an image of no frame.
+///
+/// # Errors
+/// [`ClusterError::Io`] if the file can't be opened, [`ClusterError::File`] saying what it holds instead.
+pub fn read_frames(path: &Path) -> Result<Vec<Option<u64>>, ClusterError> {
+    let bad = |reason: String| bad(path, reason);
+    let (array, _) = open(path)?;
+    if array.shape().len() != 1 {
+        return Err(bad(format!(
+            "expected one frame number per image, got an array of shape {:?}",
+            array.shape()
+        )));
+    }
+    let kind = array.dtype().descr();
+    let truncated = |e: io::Error| bad(format!("the file is cut short or damaged: {e}"));
+    let numbers: Vec<i64> = match array.try_data::<i64>() {
+        Ok(values) => values.collect::<io::Result<_>>().map_err(truncated)?,
+        Err(array) => match array.try_data::<i32>() {
+            Ok(values) => values
+                .map(|v| v.map(i64::from))
+                .collect::<io::Result<_>>()
+                .map_err(truncated)?,
+            Err(_) => {
+                return Err(bad(format!(
+                    "expected int64 or int32 frame numbers, got {kind}; convert with .astype(\"int64\")"
+                )));
+            }
+        },
+    };
+    numbers
+        .iter()
+        .enumerate()
+        .map(|(image, &number)| match number {
+            -1 => Ok(None),
+            number => u64::try_from(number).map(Some).map_err(|_| {
+                bad(format!(
+                    "image {image} has the frame number {number}; they count from 0, and -1 is an image of no frame"
+                ))
+            }),
+        })
+        .collect()
 }
 
 /// Writes labels as a one-dimensional i64 array, atomically.

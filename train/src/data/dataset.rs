@@ -49,6 +49,9 @@ pub struct Dataset {
     pub verdict: Option<Verdict>,
     /// How papers evaluate on it.
     pub protocol: Protocol,
+    /// Folder with more pictures of the queried people, for multiple queries (Market-1501's `gt_bbox`); see
+    /// [`Dataset::query_boxes`].
+    pub boxes: Option<PathBuf>,
 }
 
 /// How a data set is evaluated.
@@ -117,6 +120,7 @@ impl Dataset {
             notes: splits.notes,
             verdict: None,
             protocol: Protocol::Standard,
+            boxes: None,
         }
     }
 
@@ -143,10 +147,33 @@ impl Dataset {
         (labels, identities.len())
     }
 
-    /// Whether the standard protocol can be run on it.
+    /// The pictures of [`Dataset::boxes`] that show a query's person in its camera, sorted by path; `None` if there is no
+    /// such folder. Read only when asked for: Market-1501 has 25,000 of them.
     ///
     /// # Errors
-    /// [`DataError::NotEvaluable`]: no query or gallery, only one camera, or tracklets to rank instead of pictures.
+    /// If the folder can't be read or a name says nothing.
+    pub fn query_boxes(&self) -> Result<Option<Vec<Sample>>, DataError> {
+        let Some(folder) = &self.boxes else {
+            return Ok(None);
+        };
+        let (mut samples, _) = market1501::folder(folder, market1501::LAYOUT)?;
+        let asked: BTreeSet<(i64, u32)> = self.query.iter().map(|s| (s.pid, s.camera)).collect();
+        samples.retain(|s| asked.contains(&(s.pid, s.camera)));
+        if samples.is_empty() {
+            return Err(DataError::Empty {
+                path: folder.clone(),
+                expected:
+                    "of any query's person in the query's camera; multiple queries are made of them"
+                        .into(),
+            });
+        }
+        Ok(Some(samples))
+    }
+
+    /// Whether it can be evaluated, by whatever protocol: all of them look for people in other cameras.
+    ///
+    /// # Errors
+    /// [`DataError::NotEvaluable`]: no query or gallery, only one camera, or nobody seen by two.
     pub fn check_evaluable(&self) -> Result<(), DataError> {
         let fail = |reason: String| {
             Err(DataError::NotEvaluable {
@@ -158,12 +185,6 @@ impl Dataset {
             return fail(
                 "it has no labelled query and gallery; the standard protocol needs market1501:DIR with query/ and \
                  bounding_box_test/ (training without labels works)"
-                    .into(),
-            );
-        }
-        if self.protocol == Protocol::Tracklets {
-            return fail(
-                "its results are of tracklets, which this build doesn't rank yet (training works)"
                     .into(),
             );
         }
@@ -273,7 +294,7 @@ pub struct Description {
     pub trains_without_labels: bool,
     /// Enough labelled people for a supervised method.
     pub trains_with_labels: bool,
-    /// The standard protocol can be run.
+    /// It can be evaluated.
     pub evaluates: bool,
     /// Why it can't.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -334,6 +355,12 @@ impl fmt::Display for Description {
             write!(
                 f,
                 "\n  published results are single-shot: one gallery image per identity, mean over draws"
+            )?;
+        }
+        if self.protocol == Protocol::Tracklets {
+            write!(
+                f,
+                "\n  published results are of tracklets: the pooled features of their images"
             )?;
         }
         for note in &self.notes {

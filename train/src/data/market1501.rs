@@ -2,7 +2,7 @@
 //!
 //! Folders `bounding_box_train`, `query`, `bounding_box_test`; file names begin with `PID_cCAMERA`, for example
 //! `0002_c1s1_000451_03.jpg`: person 2, camera 1, sequence 1, frame 451, box 3. Identity -1 is junk and left out, 0 are
-//! distractors. The original counts 12,936 / 3,368 / 15,913 pictures without junk, of 751 and 750 people by 6 cameras.
+//! distractors. `gt_bbox`, if there, holds boxes drawn by hand, of which multiple queries are made. The original counts 12,936 / 3,368 / 15,913 pictures without junk, of 751 and 750 people by 6 cameras.
 
 use std::path::Path;
 
@@ -13,6 +13,9 @@ use super::spec::Kind;
 use super::verdict::{Published, Unit, Verdict, count};
 
 pub(super) const LAYOUT: &str = "market1501 expects the folders bounding_box_train, query and bounding_box_test with names like 0002_c1s1_000451_03.jpg";
+
+/// Folder of the boxes drawn by hand.
+const BOXES: &str = "gt_bbox";
 
 const PUBLISHED: Published = Published {
     name: "Market-1501",
@@ -52,52 +55,22 @@ fn load_against(dir: &Path, published: &Published) -> Result<Dataset, DataError>
             )],
         }
     };
-    Ok(Dataset::new(Kind::Market1501, splits).with_verdict(verdict))
+    let boxes = Some(dir.join(BOXES)).filter(|boxes| boxes.is_dir());
+    Ok(Dataset {
+        boxes,
+        ..Dataset::new(Kind::Market1501, splits).with_verdict(verdict)
+    })
 }
 
 /// The three folders of a Market-style data set; `layout` goes into messages.
 pub(super) fn read(dir: &Path, layout: &'static str) -> Result<Splits, DataError> {
     let mut notes = Vec::new();
-    let mut split = |folder: &str| -> Result<Vec<Sample>, DataError> {
-        let path = dir.join(folder);
-        if !path.is_dir() {
-            return Err(DataError::Missing {
-                path,
-                expected: layout.into(),
-            });
-        }
-        let mut samples = Vec::new();
-        let mut junk = 0;
-        for file in pictures(&path)? {
-            let name = file.file_name().unwrap_or_default().to_string_lossy();
-            let Some((pid, camera)) = parse_name(&name) else {
-                return Err(DataError::Malformed {
-                    reason: format!("the name has no identity and camera; {layout}"),
-                    path: file,
-                });
-            };
-            if pid < DISTRACTOR {
-                junk += 1;
-                continue;
-            }
-            samples.push(Sample {
-                path: file,
-                pid,
-                camera,
-                tracklet: None,
-                time: None,
-            });
-        }
+    let mut split = |name: &str| -> Result<Vec<Sample>, DataError> {
+        let (samples, junk) = folder(&dir.join(name), layout)?;
         if junk > 0 {
             notes.push(format!(
-                "{folder}: {junk} junk pictures (identity -1) left out"
+                "{name}: {junk} junk pictures (identity -1) left out"
             ));
-        }
-        if samples.is_empty() {
-            return Err(DataError::Empty {
-                path,
-                expected: layout.into(),
-            });
         }
         Ok(samples)
     };
@@ -113,6 +86,45 @@ pub(super) fn read(dir: &Path, layout: &'static str) -> Result<Splits, DataError
         notes,
         missing: Vec::new(),
     })
+}
+
+/// The pictures of one folder, junk left out and counted.
+pub(super) fn folder(path: &Path, layout: &'static str) -> Result<(Vec<Sample>, usize), DataError> {
+    if !path.is_dir() {
+        return Err(DataError::Missing {
+            path: path.to_path_buf(),
+            expected: layout.into(),
+        });
+    }
+    let mut samples = Vec::new();
+    let mut junk = 0;
+    for file in pictures(path)? {
+        let name = file.file_name().unwrap_or_default().to_string_lossy();
+        let Some((pid, camera)) = parse_name(&name) else {
+            return Err(DataError::Malformed {
+                reason: format!("the name has no identity and camera; {layout}"),
+                path: file,
+            });
+        };
+        if pid < DISTRACTOR {
+            junk += 1;
+            continue;
+        }
+        samples.push(Sample {
+            path: file,
+            pid,
+            camera,
+            tracklet: None,
+            time: None,
+        });
+    }
+    if samples.is_empty() {
+        return Err(DataError::Empty {
+            path: path.to_path_buf(),
+            expected: layout.into(),
+        });
+    }
+    Ok((samples, junk))
 }
 
 #[cfg(test)]

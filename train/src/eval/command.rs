@@ -2,67 +2,28 @@
 
 use std::path::PathBuf;
 
-use serde::Serialize;
-
 use super::error::EvalError;
-use super::labels::{Embeddings, Labels};
+use super::labels::Labels;
 use super::npz::{FeatureFile, FeatureSet, Reader};
-use super::open_set::{self, Verification};
-use super::pool::{self, Pooling};
-use super::rank::evaluate_by;
-use super::rerank::{self, Lambda, Neighbourhoods};
-use super::result::EvalResult;
+use super::pool;
+use super::protocol::{self, NeighbourhoodMaker, Outcome, Protocol, Settings};
 use super::similarity::Metric;
-use super::single_shot::{DrawForm, Draws, SingleShot, mean_of_directions, single_shot};
-
-/// How query and gallery are compared.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
-pub enum Protocol {
-    /// Single query: Market-1501, DukeMTMC-reID, MSMT17, CUHK03 (new protocol).
-    #[default]
-    Market,
-    /// Market-1501 with multiple queries; instead of `query`: boxes, boxes_pids, boxes_cams.
-    MultiQuery,
-    /// Single shot, draws shared by all queries: CUHK03 as first published (queries of one camera, gallery of the other).
-    Cuhk03,
-    /// Single shot, draws of each query's own, as torchreid evaluates CUHK03.
-    Cuhk03Torchreid,
-    /// Single shot in both directions, mean: CUHK01 (`query` is one camera, `gallery` the other).
-    Cuhk01,
-    /// Rows are frames, query_tracklets and gallery_tracklets say which belong together: MARS.
-    Video,
-}
 
 /// Options of `reid-train rank`.
 #[derive(Clone, Debug, clap::Args)]
 pub struct RankOptions {
     /// The file: matrices of float32 or float64 with one row per image, labels as integers (person -1 is junk, 0 a distractor).
     pub file: PathBuf,
-    /// How query and gallery are compared; some protocols need other arrays than the usual ones.
+    /// How query and gallery are compared. multi-query wants boxes, boxes_pids, boxes_cams instead of query; video takes rows
+    /// as frames, and query_tracklets and gallery_tracklets say which belong together.
     #[arg(long, value_enum, default_value_t)]
     pub protocol: Protocol,
     /// What near means; single shot and re-ranking know the cosine only.
     #[arg(long, value_enum, default_value_t)]
     pub metric: Metric,
-    /// Multiple queries and video: how several features become one.
-    #[arg(long = "pool", value_enum, default_value_t)]
-    pub pooling: Pooling,
-    /// Single shot: draws of one gallery image a person.
-    #[arg(long, default_value_t = 10)]
-    pub draws: usize,
-    /// Single shot: seed of the draws.
-    #[arg(long, default_value_t = 1)]
-    pub seed: u64,
-    /// k-reciprocal re-ranking (Zhong et al. 2017), k1 20, k2 6, lambda 0.3.
-    #[arg(long)]
-    pub rerank: bool,
-    /// Share of the original distance when re-ranking.
-    #[arg(skip)]
-    pub lambda: Lambda,
-    /// Open set: true-positive rate and threshold at this false-positive (false-accept) rate, 0 to 1, over pairs of different
-    /// cameras. May be given several times, or as a list with commas.
-    #[arg(long = "fpr", value_name = "RATE", value_delimiter = ',')]
-    pub rates: Vec<f64>,
+    /// The rest.
+    #[command(flatten)]
+    pub settings: Settings,
 }
 
 impl RankOptions {
@@ -72,30 +33,10 @@ impl RankOptions {
             file,
             protocol: Protocol::default(),
             metric: Metric::default(),
-            pooling: Pooling::default(),
-            draws: 10,
-            seed: 1,
-            rerank: false,
-            lambda: Lambda::default(),
-            rates: Vec::new(),
+            settings: Settings::default(),
         }
     }
 }
-
-/// What `reid-train rank` says.
-#[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct RankReport {
-    /// Means.
-    #[serde(flatten)]
-    pub result: EvalResult,
-    /// If rates were asked for.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub open_set: Option<Verification>,
-}
-
-/// Makes neighbourhoods of joined features (row-major, width) for re-ranking.
-pub type NeighbourhoodMaker<'a> =
-    dyn Fn(&[f32], usize) -> Result<Box<dyn Neighbourhoods>, String> + 'a;
 
 /// Evaluates a file; `neighbourhoods` is for re-ranking.
 ///
@@ -104,85 +45,25 @@ pub type NeighbourhoodMaker<'a> =
 pub fn rank_file(
     options: &RankOptions,
     neighbourhoods: &NeighbourhoodMaker,
-) -> Result<RankReport, EvalError> {
-    check(options)?;
+) -> Result<Outcome, EvalError> {
+    // A typing error must not cost the reading of a large file.
+    options.settings.check(options.protocol, options.metric)?;
     let FeatureFile { query, gallery } = read(options)?;
-    let (query, gallery) = (query.embeddings(), gallery.embeddings());
-    let shots = |query: &Embeddings, gallery: &Embeddings, form| -> Result<SingleShot, EvalError> {
-        let draws = Draws::new(form, query.labels, gallery.labels, options.seed);
-        single_shot(query, gallery, options.draws, |draw, q, out| {
-            draws.rows(draw, q, out);
-        })
-    };
-    let result = match options.protocol {
-        Protocol::Cuhk03 => shots(&query, &gallery, DrawForm::Shared)?.result,
-        Protocol::Cuhk03Torchreid => shots(&query, &gallery, DrawForm::PerQuery)?.result,
-        Protocol::Cuhk01 => {
-            let there = shots(&query, &gallery, DrawForm::Shared)?;
-            let back = shots(&gallery, &query, DrawForm::Shared)?;
-            mean_of_directions(&there, &back).0
-        }
-        Protocol::Market | Protocol::MultiQuery | Protocol::Video => {
-            // The plain evaluation also checks the features, so it comes first in either case.
-            let plain = evaluate_by(options.metric, &query, &gallery)?.result;
-            if options.rerank {
-                reranked(options, &query, &gallery, neighbourhoods)?
-            } else {
-                plain
-            }
-        }
-    };
-    let open_set = if options.rates.is_empty() {
-        None
-    } else {
-        Some(open_set::query_gallery(&query, &gallery, &options.rates)?)
-    };
-    Ok(RankReport { result, open_set })
-}
-
-fn reranked(
-    options: &RankOptions,
-    query: &Embeddings,
-    gallery: &Embeddings,
-    maker: &NeighbourhoodMaker,
-) -> Result<EvalResult, EvalError> {
-    let joined = rerank::joined(query, gallery)?;
-    let neighbourhoods = maker(&joined, query.width).map_err(|reason| EvalError::File {
-        path: options.file.clone(),
-        reason,
-    })?;
-    let ranking =
-        rerank::evaluate_reranked(query, gallery, neighbourhoods.as_ref(), options.lambda)?;
-    Ok(ranking.result)
-}
-
-fn check(options: &RankOptions) -> Result<(), EvalError> {
-    let refuse = |option, reason: &str| {
-        Err(EvalError::Option {
-            option,
-            reason: reason.into(),
-        })
-    };
-    let single_shot = matches!(
+    protocol::evaluate(
         options.protocol,
-        Protocol::Cuhk03 | Protocol::Cuhk03Torchreid | Protocol::Cuhk01
-    );
-    if single_shot && options.rerank {
-        return refuse(
-            "--rerank",
-            "a single-shot gallery has one image a person and nothing to re-rank by; use --protocol market",
-        );
-    }
-    if options.metric == Metric::Euclidean && (options.rerank || single_shot) {
-        return refuse(
-            "--metric euclidean",
-            "re-ranking and single shot compare by cosine; leave it out",
-        );
-    }
-    if options.draws == 0 {
-        return refuse("--draws", "must be at least 1");
-    }
-    Ok(())
+        options.metric,
+        &query.embeddings(),
+        &gallery.embeddings(),
+        &options.settings,
+        neighbourhoods,
+    )
+    .map_err(|e| match e {
+        EvalError::Rerank { reason } => EvalError::File {
+            path: options.file.clone(),
+            reason,
+        },
+        e => e,
+    })
 }
 
 /// The two sides, pooled where the protocol says so.
@@ -196,7 +77,8 @@ fn read(options: &RankOptions) -> Result<FeatureFile, EvalError> {
                 pids: &pids,
                 cameras: &cameras,
             };
-            let features = pool::multi_query(&boxes.embeddings(), &labels, options.pooling)?;
+            let features =
+                pool::multi_query(&boxes.embeddings(), &labels, options.settings.pooling)?;
             Ok(FeatureFile {
                 query: FeatureSet {
                     features,
@@ -211,7 +93,7 @@ fn read(options: &RankOptions) -> Result<FeatureFile, EvalError> {
             let mut side = |name: &str| -> Result<FeatureSet, EvalError> {
                 let frames = reader.set(name, name)?;
                 let numbers = reader.integers(&format!("{name}_tracklets"))?;
-                pool::tracklets(&frames.embeddings(), &numbers, options.pooling)
+                pool::tracklets(&frames.embeddings(), &numbers, options.settings.pooling)
             };
             Ok(FeatureFile {
                 query: side("query")?,
@@ -225,6 +107,7 @@ fn read(options: &RankOptions) -> Result<FeatureFile, EvalError> {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
+    use super::super::rerank::Neighbourhoods;
     use super::*;
 
     fn none(_: &[f32], _: usize) -> Result<Box<dyn Neighbourhoods>, String> {
@@ -262,7 +145,10 @@ mod tests {
         ] {
             let options = RankOptions {
                 protocol,
-                rates: vec![0.1],
+                settings: Settings {
+                    rates: vec![0.1],
+                    ..Settings::default()
+                },
                 ..RankOptions::new(path.clone())
             };
             let found = rank_file(&options, &none).unwrap();
@@ -282,13 +168,13 @@ mod tests {
             change(&mut options);
             rank_file(&options, &none).unwrap_err().to_string()
         };
-        let text = message(|o| (o.protocol, o.rerank) = (Protocol::Cuhk01, true));
+        let text = message(|o| (o.protocol, o.settings.rerank) = (Protocol::Cuhk01, true));
         assert!(text.starts_with("--rerank"), "{text}");
-        let text = message(|o| (o.metric, o.rerank) = (Metric::Euclidean, true));
+        let text = message(|o| (o.metric, o.settings.rerank) = (Metric::Euclidean, true));
         assert!(text.starts_with("--metric euclidean"), "{text}");
-        assert!(message(|o| o.draws = 0).contains("at least 1"));
+        assert!(message(|o| o.settings.draws = 0).contains("at least 1"));
         assert!(message(|o| o.protocol = Protocol::MultiQuery).contains("\"boxes\""));
         assert!(message(|o| o.protocol = Protocol::Video).contains("\"query_tracklets\""));
-        assert!(message(|o| o.rates = vec![0.001]).contains("90 impostor pairs"));
+        assert!(message(|o| o.settings.rates = vec![0.001]).contains("90 impostor pairs"));
     }
 }

@@ -99,6 +99,12 @@ pub enum EvalError {
     /// More memory than there is.
     #[error(transparent)]
     Memory(#[from] Shortage),
+    /// Neighbourhoods for re-ranking that cannot be made.
+    #[error("re-ranking: {reason}")]
+    Rerank {
+        /// What is wrong with the features.
+        reason: String,
+    },
     /// A file of features, scores or pictures.
     #[error("{path}: {reason}")]
     File {

@@ -69,6 +69,14 @@ impl FeatureFile {
     /// # Errors
     /// [`EvalError::Io`] naming the file.
     pub fn write(&self, path: &Path) -> Result<(), EvalError> {
+        self.write_with(path, &[])
+    }
+
+    /// As [`FeatureFile::write`], with more arrays of integers by name, such as `query_tracklets`.
+    ///
+    /// # Errors
+    /// As [`FeatureFile::write`].
+    pub fn write_with(&self, path: &Path, more: &[(&str, &[i64])]) -> Result<(), EvalError> {
         Ok(files::write_atomic_with(path, |file| {
             let mut archive = NpzWriter::new(io::BufWriter::new(file));
             for (name, set) in [("query", &self.query), ("gallery", &self.gallery)] {
@@ -89,6 +97,15 @@ impl FeatureFile {
                     writer.extend(values.iter())?;
                     writer.finish()?;
                 }
+            }
+            for (name, values) in more {
+                let mut writer = archive
+                    .array(name, Default::default())?
+                    .default_dtype()
+                    .shape(&[values.len() as u64])
+                    .begin_nd()?;
+                writer.extend(values.iter())?;
+                writer.finish()?;
             }
             archive.zip_writer().finish().map_err(io::Error::other)?;
             Ok(())

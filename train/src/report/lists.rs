@@ -11,7 +11,7 @@ use image::imageops::{self, FilterType};
 use reid_models::preprocess;
 
 use super::Measured;
-use crate::data::PictureStore;
+use crate::data::Sample;
 use crate::eval::rank::{Hit, ranked_lists};
 
 /// Places shown.
@@ -24,13 +24,16 @@ const PICTURE: (u32, u32) = (64, 128);
 /// # Errors
 /// If a picture can't be read.
 pub(super) fn html(measured: &Measured, which: &[usize], with_crops: bool) -> Result<String> {
-    let test = &measured.test;
-    let lists = test.with_sides(&measured.query, &measured.gallery, |q, g| {
-        Ok(ranked_lists(q, g, which, PLACES)?)
-    })?;
+    let (query, gallery) = (&measured.sides.query, &measured.sides.gallery);
+    let lists = ranked_lists(
+        &query.set.embeddings(),
+        &gallery.set.embeddings(),
+        which,
+        PLACES,
+    )?;
     let mut html = String::new();
     for (&q, hits) in which.iter().zip(&lists) {
-        let sample = &test.query.samples()[q];
+        let sample = &query.shown[q];
         let found = measured.ranking.queries.iter().find(|r| r.query == q);
         let score = match found {
             Some(r) => format!(
@@ -56,15 +59,15 @@ pub(super) fn html(measured: &Measured, which: &[usize], with_crops: bool) -> Re
             sample.camera
         );
         for (place, hit) in hits.iter().enumerate() {
-            html.push_str(&tile(&test.gallery, place + 1, hit, with_crops)?);
+            html.push_str(&tile(&gallery.shown, place + 1, hit, with_crops)?);
         }
         html.push_str("</div></div>");
     }
     Ok(html)
 }
 
-fn tile(gallery: &PictureStore, rank: usize, hit: &Hit, with_crops: bool) -> Result<String> {
-    let sample = &gallery.samples()[hit.gallery];
+fn tile(gallery: &[Sample], rank: usize, hit: &Hit, with_crops: bool) -> Result<String> {
+    let sample = &gallery[hit.gallery];
     let (class, mark) = if hit.right {
         ("right", "&#10003;")
     } else {

@@ -16,14 +16,16 @@ use std::path::PathBuf;
 use anyhow::{Context, Result};
 use reid_models::files;
 
-use crate::data::{Spec, dataset};
+use crate::data::{self, Spec, dataset};
 use crate::eval::open_set::{self, Verification};
-use crate::eval::{EvalError, Ranking};
-use crate::extract::{Test, features};
+use crate::eval::pool::Pooling;
+use crate::eval::protocol::Protocol;
+use crate::eval::{self, EvalError, Ranking};
+use crate::extract::features;
 use crate::fit::load_net;
-use crate::methods::Features;
 use crate::run::RunFolder;
 use crate::tensorboard;
+use crate::test_set::{Sides, Test};
 
 /// False-positive rates of the open-set table; rates too small for the pairs there are get no row.
 const RATES: [f64; 4] = [0.1, 0.01, 0.001, 0.0001];
@@ -48,9 +50,7 @@ pub struct ReportOptions {
 /// What was measured on test data.
 pub(crate) struct Measured {
     pub(crate) data: String,
-    pub(crate) test: Test,
-    pub(crate) query: Features,
-    pub(crate) gallery: Features,
+    pub(crate) sides: Sides,
     pub(crate) ranking: Ranking,
     /// Absent if people are seen by too few cameras for pairs.
     pub(crate) open_set: Option<Verification>,
@@ -84,31 +84,31 @@ fn measure(run: &RunFolder, spec: &Spec) -> Result<Measured> {
     let dataset = dataset::load(spec)?;
     dataset.check_evaluable()?;
     let net = load_net(run)?;
-    let test = Test::new(&dataset, &run.card()?.input, 0)?;
-    let (query, gallery) = (features(&net, &test.query)?, features(&net, &test.gallery)?);
-    let ranking = test.rank(&query, &gallery)?;
-    let open_set = open_set_points(&test, &query, &gallery)
-        .with_context(|| format!("{spec}: open-set rates"))?;
+    // Ranked lists and the worst queries are about the whole gallery: no draws, whatever papers do.
+    let protocol = match dataset.protocol {
+        data::Protocol::Tracklets => Protocol::Video,
+        data::Protocol::Standard | data::Protocol::SingleShot => Protocol::Market,
+    };
+    let test = Test::new(&dataset, Some(protocol), &run.card()?.input, 0)?;
+    let sides = test.sides(Pooling::Mean, |store| features(&net, store))?;
+    let ranking = eval::evaluate(
+        &sides.query.set.embeddings(),
+        &sides.gallery.set.embeddings(),
+    )?;
+    let open_set = open_set_points(&sides).with_context(|| format!("{spec}: open-set rates"))?;
     Ok(Measured {
         data: dataset.name,
-        test,
-        query,
-        gallery,
+        sides,
         ranking,
         open_set,
     })
 }
 
 /// Rates as far as there are pairs for them.
-fn open_set_points(
-    test: &Test,
-    query: &Features,
-    gallery: &Features,
-) -> Result<Option<Verification>> {
+fn open_set_points(sides: &Sides) -> Result<Option<Verification>> {
+    let (query, gallery) = (sides.query.set.embeddings(), sides.gallery.set.embeddings());
     for count in (1..=RATES.len()).rev() {
-        let found = test.with_sides(query, gallery, |q, g| {
-            Ok(open_set::query_gallery(q, g, &RATES[..count]))
-        })?;
+        let found = open_set::query_gallery(&query, &gallery, &RATES[..count]);
         match found {
             Ok(found) => return Ok(Some(found)),
             Err(EvalError::Rate { .. } | EvalError::NoPairs { .. }) => {}

@@ -153,11 +153,12 @@ fn test_sections(measured: &Measured, with_crops: bool, seed: u64) -> Result<Str
         }],
     };
     let mut html = format!(
-        "<h2>Test set</h2><p class=\"note\">{}: {} queries against {} gallery pictures; {} queries without an answer in another \
+        "<h2>Test set</h2><p class=\"note\">{}, protocol {}: {} queries against {} in the gallery; {} queries without an answer in another \
          camera are left out. Rank-10 is {:.1}&nbsp;%.</p><div class=\"grid2\">{}{}</div>",
         escape(&measured.data),
+        measured.sides.protocol,
         r.queries,
-        measured.test.gallery.len(),
+        measured.sides.gallery.shown.len(),
         r.skipped,
         100.0 * r.rank10,
         curve.html(),

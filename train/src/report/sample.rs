@@ -17,15 +17,12 @@ const PEOPLE: usize = 30;
 
 /// Two pictures of the same places: coloured by person and by camera. Empty with fewer than three points.
 pub(super) fn html(measured: &Measured, seed: u64) -> String {
-    let test = &measured.test;
-    // (person, camera, feature) of the people's pictures, query and gallery together.
+    let sides = [&measured.sides.query, &measured.sides.gallery];
+    // (person, camera, feature) of the people's pictures (or tracklets), query and gallery together.
     let mut people: BTreeMap<i64, Vec<(u32, &[f32])>> = BTreeMap::new();
-    for (store, features) in [
-        (&test.query, &measured.query),
-        (&test.gallery, &measured.gallery),
-    ] {
-        let rows = features.rows.chunks_exact(features.width);
-        for (sample, row) in store.samples().iter().zip(rows) {
+    for side in sides {
+        let rows = side.set.features.chunks_exact(side.set.width);
+        for (sample, row) in side.shown.iter().zip(rows) {
             if sample.pid > 0 {
                 people
                     .entry(sample.pid)
@@ -58,7 +55,7 @@ pub(super) fn html(measured: &Measured, seed: u64) -> String {
     if points.len() < 3 {
         return String::new();
     }
-    let places = tsne::embed(&rows, measured.query.width, seed);
+    let places = tsne::embed(&rows, measured.sides.query.set.width, seed);
     let number = |values: Vec<i64>| -> (Vec<usize>, usize) {
         let mut known = values.clone();
         known.sort_unstable();

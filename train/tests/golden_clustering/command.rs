@@ -1,5 +1,6 @@
 //! `reid-train cluster` with every algorithm.
 
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use npyz::WriterBuilder;
@@ -7,18 +8,21 @@ use reid_train::clustering::agreement::quality;
 
 use super::{Golden, pseudo};
 
-fn write(g: &Golden, folder: &std::path::Path) -> std::path::PathBuf {
+fn write(g: &Golden, folder: &Path) -> PathBuf {
     let path = folder.join("features.npy");
-    let values = g.floats("crops.people.features");
+    array(&path, &g.floats("crops.people.features"), &[200, 16]);
+    path
+}
+
+fn array<T: npyz::AutoSerialize>(path: &Path, values: &[T], shape: &[u64]) {
     let mut writer = npyz::WriteOptions::new()
         .default_dtype()
-        .shape(&[200, 16])
-        .writer(std::fs::File::create(&path).unwrap())
+        .shape(shape)
+        .writer(std::fs::File::create(path).unwrap())
         .begin_nd()
         .unwrap();
     writer.extend(values.iter()).unwrap();
     writer.finish().unwrap();
-    path
 }
 
 #[test]
@@ -95,6 +99,10 @@ fn every_algorithm_reads_features_and_writes_labels() {
             "--seed 5",
             "--seed belongs to --algorithm kmeans or gmm, not to dbscan",
         ),
+        (
+            "--frames frames.npy",
+            "--frames belongs to --algorithm bottom-up, not to dbscan",
+        ),
         ("--algorithm average --clusters 0", "at least 1"),
         ("--algorithm bottom-up --merge-share 1.5", "merge_share"),
         (
@@ -115,4 +123,96 @@ fn every_algorithm_reads_features_and_writes_labels() {
         error.contains("features.npy") && error.contains("200 rows cannot make 300"),
         "{error}"
     );
+}
+
+#[test]
+fn pictures_of_one_frame_stay_apart() {
+    let g = Golden::open();
+    let dir = tempfile::tempdir().unwrap();
+    let at = |name: &str| dir.path().join(name);
+    let case = |name: &str| format!("bottom_up.n100.{name}");
+    array(
+        &at("features.npy"),
+        &g.floats(&case("features")),
+        &[100, 16],
+    );
+    let frames = g.whole(&case("frames"));
+    array(&at("frames.npy"), &frames, &[100]);
+    let run = |frames: Option<&str>| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_reid-train"));
+        command
+            .args(["cluster", "--json", "--algorithm", "bottom-up"])
+            .args(["--merge-share", &g.float(&case("mp")).to_string()])
+            .args([
+                "--size-penalty",
+                &g.float(&case("penalty_apart.lambda")).to_string(),
+            ])
+            .args([
+                "--steps",
+                &g.rows(&case("penalty_apart.labels")).len().to_string(),
+            ])
+            .arg("--features")
+            .arg(at("features.npy"))
+            .arg("--out")
+            .arg(at("labels.npy"));
+        if let Some(frames) = frames {
+            command.arg("--frames").arg(at(frames));
+        }
+        command.output().unwrap()
+    };
+    let labels = |frames: Option<&str>| -> (Vec<i64>, serde_json::Value) {
+        let done = run(frames);
+        let error = String::from_utf8_lossy(&done.stderr);
+        assert!(done.status.success(), "{error}");
+        let file = std::fs::File::open(at("labels.npy")).unwrap();
+        let labels = npyz::NpyFile::new(file).unwrap().into_vec().unwrap();
+        (labels, serde_json::from_slice(&done.stdout).unwrap())
+    };
+    let together = |labels: &[i64]| -> usize {
+        let pairs = (0..100).flat_map(|i| (0..i).map(move |j| (i, j)));
+        pairs
+            .filter(|&(i, j)| frames[i] >= 0 && frames[i] == frames[j] && labels[i] == labels[j])
+            .count()
+    };
+    let (free, report) = labels(None);
+    assert!(together(&free) > 0, "the frames say something");
+    assert!(report.get("pairs_apart").is_none());
+    let (kept, report) = labels(Some("frames.npy"));
+    assert_eq!(together(&kept), 0);
+    assert_eq!(report["pairs_apart"], g.rows(&case("same_frame")).len());
+    let want = g.rows(&case("penalty_apart.labels"));
+    assert_eq!(kept, want[want.len() - 1], "as the golden's last step");
+
+    // -1 is an image of no frame, and not a frame of its own; 32-bit numbers do as well.
+    let nobody = vec![-1i32; 100];
+    array(&at("none.npy"), &nobody, &[100]);
+    let (none, report) = labels(Some("none.npy"));
+    assert_eq!((none, &report["pairs_apart"]), (free, &0.into()));
+
+    array(&at("short.npy"), &frames[..99], &[99]);
+    array(&at("matrix.npy"), &frames, &[50, 2]);
+    array(&at("float.npy"), &[0f64; 100], &[100]);
+    let mut negative = frames.clone();
+    negative[7] = -5;
+    array(&at("negative.npy"), &negative, &[100]);
+    std::fs::write(at("text.npy"), "1 2 3").unwrap();
+    for (file, message) in [
+        ("short.npy", "99 frame numbers for the 100 images of"),
+        (
+            "matrix.npy",
+            "one frame number per image, got an array of shape [50, 2]",
+        ),
+        (
+            "float.npy",
+            "expected int64 or int32 frame numbers, got '<f8'",
+        ),
+        ("negative.npy", "image 7 has the frame number -5"),
+        ("text.npy", "not a .npy file"),
+        ("nowhere.npy", "nowhere.npy"),
+    ] {
+        let done = run(Some(file));
+        let error = String::from_utf8_lossy(&done.stderr).into_owned();
+        assert_eq!(done.status.code(), Some(1), "{file}: {error}");
+        assert!(error.contains(file) && error.contains(message), "{error}");
+    }
 }

@@ -1,6 +1,8 @@
 """Small PyTorch checkpoints in the wrappings that trainers use, and the tensors they hold.
 
     python checkpoints.py      # writes checkpoints/ beside this file; torch, safetensors
+
+Running it again writes the same bytes, except in legacy.pth: the old format names a tensor's storage by its address.
 """
 
 from collections import OrderedDict

@@ -4,6 +4,9 @@
 Written from the text alone (Zhong et al. 2017, section 3; the variants of later unsupervised methods), as sets and
 dense matrices in float64, so that it shares neither data structure nor order of summation with the sparse code it
 checks. Needs numpy and scikit-learn:  python clustering.py
+
+Running it again writes the same bytes on the same kind of processor; on another, numpy's sums (`*.rho`) may differ in the
+last bit.
 """
 
 import pathlib

@@ -2,6 +2,8 @@
 
     python protocols.py        # writes protocols/*.mat beside this file; numpy, scipy, h5py
 
+Running it again writes the same bytes: the date in the head of a level 5 file is put back to that of the first time.
+
 Level 7.3 as MATLAB writes it: a 512-byte user block with its banner, axes reversed, cells as references into `#refs#`,
 empty cells as the uint64 pair of their size with the attribute MATLAB_empty.
 """
@@ -10,9 +12,16 @@ from pathlib import Path
 
 import h5py
 import numpy as np
-from scipy.io import savemat
+from scipy import io
 
+HEAD = b"MATLAB 5.0 MAT-file Platform: posix, Created on: Fri Nov 20 13:00:49 2026"
 OUT = Path(__file__).parent / "protocols"
+
+
+def savemat(path, variables, **options):
+    io.savemat(path, variables, **options)
+    with open(path, "r+b") as file:
+        file.write(HEAD)
 
 
 def cells(*items, column=False):
