@@ -3,6 +3,8 @@
 
 #[path = "adversity/checkpoints.rs"]
 mod checkpoints;
+#[path = "adversity/degenerate.rs"]
+mod degenerate;
 
 use std::fs;
 use std::io::Write as _;
