@@ -71,9 +71,6 @@ pub enum Work {
         network: Network,
         /// How long.
         seconds: f64,
-        /// Also print where the time goes.
-        #[arg(long)]
-        profile: bool,
     },
     /// The same with candle's own operators
     Candle {
@@ -121,11 +118,7 @@ impl Work {
         nn::tune_allocator();
         match self {
             Work::Peak => Ok(json!({"flops_per_second": peak()})),
-            Work::Step {
-                network,
-                seconds,
-                profile,
-            } => step(*network, *seconds, *profile),
+            Work::Step { network, seconds } => step(*network, *seconds),
             Work::Candle { network, seconds } => {
                 let rate = candle::step(*network == Network::Resnet50, *seconds)?;
                 Ok(json!({"images_per_second": rate}))
@@ -220,7 +213,7 @@ fn scramble(i: u64) -> f32 {
     (x >> 40) as f32 / (1u64 << 23) as f32 - 1.0
 }
 
-fn step(network: Network, seconds: f64, profiled: bool) -> Result<Value> {
+fn step(network: Network, seconds: f64) -> Result<Value> {
     let (batch, config) = network.config();
     let memory = Memory::start()?;
     let net = Net::new(config.build()?, 1, &Device::Cpu)?;
@@ -250,9 +243,6 @@ fn step(network: Network, seconds: f64, profiled: bool) -> Result<Value> {
     }
     let rows = profile::finish();
     let flops = rows.iter().map(|r| r.flops).sum::<f64>() / (2 * batch) as f64;
-    if profiled {
-        eprintln!("{}", profile::table(&rows, 2));
-    }
     let (start, mut done) = (Instant::now(), 0);
     while start.elapsed().as_secs_f64() < seconds {
         one()?;

@@ -75,9 +75,7 @@ impl Jaccard {
         features: &[f32],
         width: usize,
     ) -> Result<SparseDistances, ClusterError> {
-        let rows = UnitRows::new(features, width)?;
-        self.require_memory(rows.count())?;
-        Ok(KReciprocal::encode(&rows, self).distances())
+        self.distances_within(features, width, 1.0)
     }
 
     /// As [`Jaccard::distances`], only the pairs at most `limit` apart: a small part of them, and all that a clustering of

@@ -8,37 +8,7 @@ use gemm::Parallelism;
 /// # Panics
 /// If a length is no multiple of `depth`.
 pub(super) fn products(a: &[f32], b: &[f32], depth: usize, tile: &mut Vec<f32>) {
-    assert!(
-        depth > 0 && a.len().is_multiple_of(depth) && b.len().is_multiple_of(depth),
-        "whole rows"
-    );
-    let (height, width) = (a.len() / depth, b.len() / depth);
-    tile.resize(height * width, 0.0);
-    // SAFETY: `tile` holds height x width values, row-major; `a` holds height x depth and `b` width x depth values, `b` read
-    // transposed; `read_dst` is false, so beta * dst is never read.
-    unsafe {
-        gemm::gemm(
-            height,
-            width,
-            depth,
-            tile.as_mut_ptr(),
-            1,
-            width as isize,
-            false,
-            a.as_ptr(),
-            1,
-            depth as isize,
-            b.as_ptr(),
-            depth as isize,
-            1,
-            0.0f32,
-            1.0f32,
-            false,
-            false,
-            false,
-            Parallelism::None,
-        );
-    }
+    fill(a, b, depth, |_| [1, depth], tile);
 }
 
 /// Rows turned into columns, `panel[k][r] = rows[r][k]`, so that many products can share the turning.
@@ -62,14 +32,27 @@ pub(super) fn turned(rows: &[f32], depth: usize, panel: &mut Vec<f32>) {
 /// # Panics
 /// If a length is no multiple of `depth`.
 pub(super) fn panel_products(a: &[f32], panel: &[f32], depth: usize, tile: &mut Vec<f32>) {
+    fill(a, panel, depth, |width| [width, 1], tile);
+}
+
+/// The product of `a`, row-major with `depth` columns, and of as many columns as `b` has values for each of `depth`; `strides`
+/// says, for that many columns, how far apart two values of a column and two columns lie in `b`.
+fn fill(
+    a: &[f32],
+    b: &[f32],
+    depth: usize,
+    strides: impl Fn(usize) -> [usize; 2],
+    tile: &mut Vec<f32>,
+) {
     assert!(
-        depth > 0 && a.len().is_multiple_of(depth) && panel.len().is_multiple_of(depth),
+        depth > 0 && a.len().is_multiple_of(depth) && b.len().is_multiple_of(depth),
         "whole rows"
     );
-    let (height, width) = (a.len() / depth, panel.len() / depth);
+    let (height, width) = (a.len() / depth, b.len() / depth);
+    let [down, across] = strides(width);
     tile.resize(height * width, 0.0);
-    // SAFETY: `tile` holds height x width values, `a` height x depth and `panel` depth x width, all row-major; `read_dst` is
-    // false, so beta * dst is never read.
+    // SAFETY: `tile` holds height x width values and `a` height x depth, row-major; both callers' strides reach over exactly
+    // the depth x width values of `b`; `read_dst` is false, so beta * dst is never read.
     unsafe {
         gemm::gemm(
             height,
@@ -82,9 +65,9 @@ pub(super) fn panel_products(a: &[f32], panel: &[f32], depth: usize, tile: &mut 
             a.as_ptr(),
             1,
             depth as isize,
-            panel.as_ptr(),
-            1,
-            width as isize,
+            b.as_ptr(),
+            across as isize,
+            down as isize,
             0.0f32,
             1.0f32,
             false,

@@ -90,13 +90,7 @@ impl Net {
     /// # Errors
     /// [`NnError::Domain`] if there is no such domain.
     pub fn set_domain(&mut self, domain: usize) -> Result<()> {
-        if domain >= self.domains.count {
-            return Err(NnError::Domain {
-                graph: self.graph.name.clone(),
-                domain,
-                domains: self.domains.count,
-            });
-        }
+        self.check_domain(domain)?;
         self.domains.current = domain;
         Ok(())
     }
@@ -106,13 +100,7 @@ impl Net {
     /// # Errors
     /// [`NnError::Domain`] if there is no such domain.
     pub fn domain_weights(&self, domain: usize) -> Result<Weights> {
-        if domain >= self.domains.count {
-            return Err(NnError::Domain {
-                graph: self.graph.name.clone(),
-                domain,
-                domains: self.domains.count,
-            });
-        }
+        self.check_domain(domain)?;
         let mut weights = Weights::default();
         for p in &self.graph.params {
             let var = &self.params[self.domains.of(domain, &p.name)];
@@ -121,6 +109,17 @@ impl Net {
             weights.tensors.insert(p.name.clone(), tensor);
         }
         Ok(weights)
+    }
+
+    fn check_domain(&self, domain: usize) -> Result<()> {
+        if domain < self.domains.count {
+            return Ok(());
+        }
+        Err(NnError::Domain {
+            graph: self.graph.name.clone(),
+            domain,
+            domains: self.domains.count,
+        })
     }
 
     /// A parameter of the graph, as the current domain has it.
