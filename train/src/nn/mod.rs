@@ -19,6 +19,7 @@ pub mod checkpoint;
 pub mod cpu;
 mod domains;
 pub mod executor;
+pub mod gpu;
 pub mod init;
 pub mod kernels;
 pub mod ops;
