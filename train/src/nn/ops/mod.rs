@@ -23,7 +23,6 @@ pub use norm::{
     adain, adain_to_style, batch_norm, channel_statistics, ghost_batch_norm, instance_norm,
     l2_normalize, layer_norm,
 };
-pub(super) use pool::exponent;
 pub use pool::{
     adaptive_avg_pool2d, adaptive_max_pool2d, avg_pool2d, gem_pool, global_avg_pool,
     global_max_pool, max_pool2d,
