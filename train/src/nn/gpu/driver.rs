@@ -67,6 +67,8 @@ pub struct Product {
     pub c: Matrix,
     /// Whether the product is added to what `c` holds.
     pub accumulate: bool,
+    /// Whether f32 factors are multiplied as such even where [`Precision::Tf32`] would round them.
+    pub exact: bool,
 }
 
 /// Three device addresses of a convolution's tensors: maps (N, H, W, C), filters (O, kh, kw, C / groups), all of one type.
