@@ -5,6 +5,10 @@
 //! device, and no kernel uses atomics: the only choice that could change bits from run to run is the library's algorithm.
 
 mod conv;
+#[cfg(feature = "cuda")]
+pub mod cuda;
+#[cfg(feature = "cudnn")]
+mod cudnn;
 pub mod driver;
 mod launch;
 mod norm;
@@ -12,6 +16,8 @@ mod pool;
 mod rows;
 mod search;
 mod update;
+#[cfg(feature = "cuda")]
+pub mod upload;
 
 use candle_core::{D, DType, Device, Result, Shape, Tensor};
 
