@@ -138,7 +138,7 @@ fn find_nvcc() -> PathBuf {
     }
     ["CUDA_HOME", "CUDA_PATH"]
         .iter()
-        .filter_map(|name| env::var_os(name))
+        .filter_map(env::var_os)
         .map(|home| PathBuf::from(home).join("bin").join("nvcc"))
         .find(|nvcc| nvcc.exists())
         .unwrap_or_else(|| PathBuf::from("nvcc"))

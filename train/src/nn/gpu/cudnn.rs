@@ -4,6 +4,7 @@
 //! one call. cudarc's wrappers know one type for all and no search, so its raw functions are called here.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::ffi::{c_int, c_void};
 use std::mem::MaybeUninit;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -175,9 +176,8 @@ impl Cudnn {
             handle,
             workspace,
         } = &mut *state;
-        if !plans.contains_key(&key) {
-            let plan = self.plan(handle, key, shape)?;
-            plans.insert(key, plan);
+        if let Entry::Vacant(place) = plans.entry(key) {
+            place.insert(self.plan(handle, key, shape)?);
         }
         let Some(plan) = plans.get_mut(&key).and_then(Option::as_mut) else {
             return Ok(false);
