@@ -3,9 +3,11 @@
 use std::cell::RefCell;
 use std::sync::Mutex;
 
+use candle_core::backend::BackendStorage;
 use candle_core::backprop::GradStore;
 use candle_core::{
-    CpuStorage, CustomOp1, CustomOp2, CustomOp3, Layout, Result, Shape, Storage, Tensor, bail,
+    CpuStorage, CudaStorage, CustomOp1, CustomOp2, CustomOp3, Layout, Result, Shape, Storage,
+    Tensor, bail,
 };
 
 thread_local! {
@@ -85,16 +87,29 @@ struct Attached<B> {
 }
 
 impl<B: Fn(&Tensor) -> Result<Vec<Option<Tensor>>>> Attached<B> {
-    fn value(&self) -> Result<(CpuStorage, Shape)> {
+    fn take(&self) -> Result<Tensor> {
         let value = self.value.lock().ok().and_then(|mut v| v.take());
-        let Some(value) = value else {
-            bail!("{}: the value was taken already", self.name);
-        };
-        let value = value.force_contiguous()?;
+        match value {
+            Some(value) => value.force_contiguous(),
+            None => bail!("{}: the value was taken already", self.name),
+        }
+    }
+
+    fn value(&self) -> Result<(CpuStorage, Shape)> {
+        let value = self.take()?;
         let (storage, layout) = value.storage_and_layout();
         match &*storage {
             Storage::Cpu(s) => Ok((s.clone(), layout.shape().clone())),
             _ => bail!("{}: the value is not on the CPU", self.name),
+        }
+    }
+
+    fn value_on_gpu(&self) -> Result<(CudaStorage, Shape)> {
+        let value = self.take()?;
+        let (storage, layout) = value.storage_and_layout();
+        match &*storage {
+            Storage::Cuda(s) => Ok((s.try_clone(layout)?, layout.shape().clone())),
+            _ => bail!("{}: the value is not on the GPU", self.name),
         }
     }
 
@@ -126,6 +141,9 @@ impl<B: Fn(&Tensor) -> Result<Vec<Option<Tensor>>>> CustomOp1 for Attached<B> {
     fn cpu_fwd(&self, _: &CpuStorage, _: &Layout) -> Result<(CpuStorage, Shape)> {
         self.value()
     }
+    fn cuda_fwd(&self, _: &CudaStorage, _: &Layout) -> Result<(CudaStorage, Shape)> {
+        self.value_on_gpu()
+    }
     fn bwd(&self, a: &Tensor, _: &Tensor, dy: &Tensor) -> Result<Option<Tensor>> {
         let [a] = self.gradients([a], dy)?;
         Ok(a)
@@ -144,6 +162,15 @@ impl<B: Fn(&Tensor) -> Result<Vec<Option<Tensor>>>> CustomOp2 for Attached<B> {
         _: &Layout,
     ) -> Result<(CpuStorage, Shape)> {
         self.value()
+    }
+    fn cuda_fwd(
+        &self,
+        _: &CudaStorage,
+        _: &Layout,
+        _: &CudaStorage,
+        _: &Layout,
+    ) -> Result<(CudaStorage, Shape)> {
+        self.value_on_gpu()
     }
     fn bwd(
         &self,
@@ -171,6 +198,17 @@ impl<B: Fn(&Tensor) -> Result<Vec<Option<Tensor>>>> CustomOp3 for Attached<B> {
         _: &Layout,
     ) -> Result<(CpuStorage, Shape)> {
         self.value()
+    }
+    fn cuda_fwd(
+        &self,
+        _: &CudaStorage,
+        _: &Layout,
+        _: &CudaStorage,
+        _: &Layout,
+        _: &CudaStorage,
+        _: &Layout,
+    ) -> Result<(CudaStorage, Shape)> {
+        self.value_on_gpu()
     }
     fn bwd(
         &self,

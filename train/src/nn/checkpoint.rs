@@ -3,8 +3,7 @@
 use candle_core::{Device, Tensor};
 use reid_models::weights::{LoadReport, Weights, select};
 
-use super::cpu::edit;
-use super::{Net, Result};
+use super::{Net, Result, ops};
 
 impl Net {
     /// Takes every parameter and running statistic that `weights` has under its name (also behind a framework's prefix);
@@ -73,11 +72,13 @@ impl Net {
         if std::ptr::eq(self, student) {
             return Ok(());
         }
-        for (name, var) in self.averaged() {
-            let from = student.counterpart(self, name, var)?.detach();
-            let from = super::cpu::floats(&from)?;
-            edit(var, |own| super::cpu::update::ema(own, &from, alpha as f32))?;
-        }
-        Ok(())
+        let pairs = self
+            .averaged()
+            .map(|(name, var)| {
+                let from = student.counterpart(self, name, var)?;
+                Ok((var.as_tensor(), from.as_tensor()))
+            })
+            .collect::<Result<Vec<_>>>()?;
+        Ok(ops::kernels(self.device())?.ema(&pairs, alpha as f32)?)
     }
 }

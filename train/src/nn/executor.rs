@@ -310,6 +310,7 @@ impl Net {
                     params,
                 };
                 if profile::on() {
+                    device.synchronize()?;
                     profile::add(
                         done.work(Direction::Forward, true),
                         Direction::Forward,
@@ -330,6 +331,7 @@ impl Net {
     }
 
     fn write_running(&self, updates: Vec<Running>) -> Result<()> {
+        let device = ops::kernels(&self.device)?;
         for Running {
             mean,
             var,
@@ -341,20 +343,8 @@ impl Net {
                 RunningFrom::Mean => stats.groups,
                 RunningFrom::First => 1,
             };
-            for (running, new) in [(mean, &stats.mean), (var, &stats.unbiased_var)] {
-                let old = running.to_vec1::<f32>()?;
-                let channels = old.len();
-                let blended: Vec<f32> = old
-                    .iter()
-                    .enumerate()
-                    .map(|(c, old)| {
-                        let sum: f64 = (0..used).map(|g| f64::from(new[g * channels + c])).sum();
-                        let new = sum / used as f64;
-                        ((1.0 - momentum) * f64::from(*old) + momentum * new) as f32
-                    })
-                    .collect();
-                running.set(&Tensor::from_vec(blended, channels, &self.device)?)?;
-            }
+            device.blend(&mean, &stats.mean, used, momentum)?;
+            device.blend(&var, &stats.unbiased_var, used, momentum)?;
         }
         Ok(())
     }

@@ -1,11 +1,14 @@
 //! What a device has to provide to run networks.
 //!
-//! Every tensor is contiguous f32. Maps are (N, H, W, C), vectors (N, D). Gradients handed in may be overwritten where a
-//! method takes them by value: the tape holds the only reference.
+//! Every tensor is contiguous. Maps are (N, H, W, C) in the device's [`Kernels::map_dtype`], on a processor f32; vectors
+//! (N, D), parameters, statistics and what leaves a network are f32 everywhere. Gradients handed in may be overwritten
+//! where a method takes them by value: the tape holds the only reference.
+//!
+//! Nothing here has to wait for the device but what says so: statistics, norms and GeM's exponent stay where they are.
 
 use std::ops::Range;
 
-use candle_core::{Result, Tensor};
+use candle_core::{DType, Result, Tensor};
 
 /// Geometry of a 2-D convolution. Pairs are `[height, width]`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -138,10 +141,10 @@ pub struct WeightedGrads {
 /// Statistics of rows, for layer normalisation.
 #[derive(Clone, Debug)]
 pub struct RowStats {
-    /// Mean of each row.
-    pub mean: Vec<f32>,
-    /// `1 / sqrt(biased variance + eps)` of each row.
-    pub inv_std: Vec<f32>,
+    /// Mean of each row, (R).
+    pub mean: Tensor,
+    /// `1 / sqrt(biased variance + eps)` of each row, (R).
+    pub inv_std: Tensor,
 }
 
 /// Statistics of a batch, per group and channel.
@@ -149,12 +152,22 @@ pub struct RowStats {
 pub struct BatchStats {
     /// Groups the batch was split into.
     pub groups: usize,
-    /// Mean, (groups x C).
-    pub mean: Vec<f32>,
-    /// `1 / sqrt(biased variance + eps)`, (groups x C).
-    pub inv_std: Vec<f32>,
-    /// Unbiased variance, (groups x C).
-    pub unbiased_var: Vec<f32>,
+    /// Mean, (groups, C).
+    pub mean: Tensor,
+    /// `1 / sqrt(biased variance + eps)`, (groups, C).
+    pub inv_std: Tensor,
+    /// Unbiased variance, (groups, C).
+    pub unbiased_var: Tensor,
+}
+
+/// A batch norm with constant statistics as `x * scale + shift`, (C) each.
+pub struct FoldedNorm {
+    /// `weight * inv_std`.
+    pub scale: Tensor,
+    /// `bias - mean * scale`.
+    pub shift: Tensor,
+    /// `1 / sqrt(variance + eps)`.
+    pub inv_std: Tensor,
 }
 
 /// Gradients of a normalisation with optional shortcut and ReLU.
@@ -176,21 +189,91 @@ pub enum GlobalPool {
     Avg,
     /// Maximum; the first position gets the gradient.
     Max,
-    /// Generalised mean with this exponent and this lower clamp of the input.
+    /// Generalised mean, whose exponent p is a tensor of one element, with this lower clamp of the input.
     Gem {
-        /// Exponent p.
-        p: f32,
         /// Lower clamp.
         eps: f32,
     },
 }
 
+/// A parameter that an Adam step changes, its gradient and moments, all of one size.
+pub struct AdamItem<'a> {
+    /// Parameter.
+    pub param: &'a Tensor,
+    /// Gradient.
+    pub grad: &'a Tensor,
+    /// First moment.
+    pub mean: &'a Tensor,
+    /// Second moment.
+    pub square: &'a Tensor,
+    /// AMSGrad's largest second moment so far.
+    pub top: Option<&'a Tensor>,
+    /// `lr / (1 - beta1^t)`.
+    pub rate: f32,
+    /// `1 / sqrt(1 - beta2^t)`.
+    pub inv_sqrt_correction: f32,
+    /// L2 decay, added to the gradient.
+    pub decay: f32,
+    /// Factor on the parameter before the step: AdamW's `1 - lr * decay`.
+    pub keep: f32,
+}
+
+/// What all parameters of an Adam step share.
+#[derive(Clone, Copy, Debug)]
+pub struct AdamRates {
+    /// Decay of the first moment.
+    pub beta1: f32,
+    /// Decay of the second moment.
+    pub beta2: f32,
+    /// Added to the divisor.
+    pub eps: f32,
+}
+
+/// A parameter that an SGD step changes, its gradient and velocity, all of one size.
+pub struct SgdItem<'a> {
+    /// Parameter.
+    pub param: &'a Tensor,
+    /// Gradient.
+    pub grad: &'a Tensor,
+    /// Velocity; zeros make the first step PyTorch's (velocity = gradient).
+    pub velocity: &'a Tensor,
+    /// Learning rate.
+    pub lr: f32,
+    /// Share of the gradient that enters the velocity: 1 - dampening, but 1 at the first step.
+    pub share: f32,
+    /// L2 decay, added to the gradient.
+    pub decay: f32,
+}
+
+/// What all parameters of an SGD step share.
+#[derive(Clone, Copy, Debug)]
+pub struct SgdRates {
+    /// Share of the velocity that stays.
+    pub momentum: f32,
+    /// Nesterov's form.
+    pub nesterov: bool,
+}
+
+/// Factor that brings gradients whose squares sum up to `squares` down to the norm `clip`, as `clip_grad_norm_` has it;
+/// `None` if the norm isn't finite.
+pub fn clip_scale(squares: f64, clip: Option<f64>) -> Option<f32> {
+    let norm = squares.sqrt();
+    norm.is_finite()
+        .then(|| clip.map_or(1.0, |limit| (limit / (norm + 1e-6)).min(1.0)) as f32)
+}
+
 /// The operators of a device, forward and backward.
 pub trait Kernels: Send + Sync {
-    /// (N, C, H, W) to (N, H, W, C).
+    /// How maps are kept.
+    fn map_dtype(&self) -> DType;
+    /// (N, C, H, W) in f32 to (N, H, W, C) as a map.
     fn to_rows(&self, x: &Tensor) -> Result<Tensor>;
-    /// (N, H, W, C) to (N, C, H, W).
+    /// A map (N, H, W, C) to (N, C, H, W) in f32.
     fn to_planes(&self, x: &Tensor) -> Result<Tensor>;
+    /// Waits until everything that was asked for is done: for measuring.
+    fn synchronize(&self) -> Result<()>;
+    /// Whether all elements are 0; a device that would have to wait for the answer may say no.
+    fn is_zero(&self, x: &Tensor) -> Result<bool>;
     /// Convolution with weight (O, C / groups, kh, kw) and everything in the epilogue.
     fn conv2d(&self, shape: &ConvShape, x: &Tensor, w: &Tensor, then: Epilogue) -> Result<Tensor>;
     /// Gradients of a convolution (without scale, residual or ReLU).
@@ -227,6 +310,17 @@ pub trait Kernels: Send + Sync {
         dy: Tensor,
         has_residual: bool,
     ) -> Result<NormGrads>;
+    /// Batch norm with constant statistics, (C) each.
+    fn fold_norm(
+        &self,
+        w: &Tensor,
+        b: &Tensor,
+        mean: &Tensor,
+        var: &Tensor,
+        eps: f64,
+    ) -> Result<FoldedNorm>;
+    /// `running = (1 - momentum) * running + momentum * mean of the first groups of fresh`; (C) and (groups, C).
+    fn blend(&self, running: &Tensor, fresh: &Tensor, groups: usize, momentum: f64) -> Result<()>;
     /// Each row of (R, D) normalised over its values, times `w` plus `b`, (D) each.
     fn layer_norm(
         &self,
@@ -279,16 +373,17 @@ pub trait Kernels: Send + Sync {
         positions: &Tensor,
         dy: &Tensor,
     ) -> Result<Tensor>;
-    /// (N, H, W, C) to (N, C).
-    fn global_pool(&self, kind: GlobalPool, x: &Tensor) -> Result<Tensor>;
+    /// (N, H, W, C) to (N, C) in f32; `p` is GeM's exponent, (1).
+    fn global_pool(&self, kind: GlobalPool, p: Option<&Tensor>, x: &Tensor) -> Result<Tensor>;
     /// Gradient of the input and, for GeM, of p.
     fn global_pool_backward(
         &self,
         kind: GlobalPool,
+        p: Option<&Tensor>,
         x: &Tensor,
         y: &Tensor,
         dy: &Tensor,
-    ) -> Result<(Tensor, f32)>;
+    ) -> Result<(Tensor, Option<Tensor>)>;
     /// (N, D) times (O, D) transposed, plus bias.
     fn linear(&self, x: &Tensor, w: &Tensor, b: Option<&Tensor>) -> Result<Tensor>;
     /// Gradients of [`Kernels::linear`]; `need` is for x, w, b.
@@ -303,4 +398,26 @@ pub trait Kernels: Send + Sync {
     fn l2_normalize(&self, x: &Tensor, eps: f64) -> Result<Tensor>;
     /// Gradient of [`Kernels::l2_normalize`]; rows of norm 0 get none.
     fn l2_normalize_backward(&self, x: &Tensor, dy: &Tensor, eps: f64) -> Result<Tensor>;
+
+    /// Sum of squares of each tensor, (count) in f64.
+    fn squares(&self, tensors: &[&Tensor]) -> Result<Tensor>;
+    /// One Adam step in place. `squares` are the gradients' ([`Kernels::squares`]); if their sum isn't finite nothing
+    /// happens, else gradients are scaled by [`clip_scale`].
+    fn adam(
+        &self,
+        items: &[AdamItem],
+        rates: AdamRates,
+        squares: &Tensor,
+        clip: Option<f64>,
+    ) -> Result<()>;
+    /// One SGD step in place, under the same conditions.
+    fn sgd(
+        &self,
+        items: &[SgdItem],
+        rates: SgdRates,
+        squares: &Tensor,
+        clip: Option<f64>,
+    ) -> Result<()>;
+    /// `own = alpha * own + (1 - alpha) * from` for each pair of (own, from), in place.
+    fn ema(&self, pairs: &[(&Tensor, &Tensor)], alpha: f32) -> Result<()>;
 }

@@ -5,7 +5,8 @@
 //!   candle's own `backward` would write zeros and add to them for every intermediate gradient, and recurse once per
 //!   node.
 //! * [`backward`] takes the place of `loss.backward()`: it returns the gradients of the parameters inside the nets, too.
-//! * [`kernels::Kernels`] is what a device has to provide; [`cpu`] is the implementation for processors.
+//! * [`kernels::Kernels`] is what a device has to provide; [`cpu`] is the implementation for processors, [`gpu`] that for
+//!   GPUs; [`device`] opens one.
 //! * [`ops`]: single differentiable operators for heads and losses.
 //! * [`penalty`]: a critic's gradient penalty, with its second derivative.
 //! * [`profile`]: where the time goes, operator by operator.
@@ -17,6 +18,7 @@
 pub mod autograd;
 pub mod checkpoint;
 pub mod cpu;
+pub mod device;
 mod domains;
 pub mod executor;
 pub mod gpu;

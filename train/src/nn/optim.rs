@@ -6,9 +6,8 @@ use candle_core::backprop::GradStore;
 use candle_core::{DType, Device, Tensor, Var};
 use serde::{Deserialize, Serialize};
 
-use super::cpu::update::{AdamStep, SgdStep, adam, sgd, sum_of_squares};
-use super::cpu::{edit, floats};
-use super::{NnError, Result};
+use super::kernels::{AdamItem, AdamRates, Kernels, SgdItem, SgdRates};
+use super::{NnError, Result, ops};
 
 /// Parameters that share settings. Names are unique over all groups of an optimiser; its saved state uses them.
 #[derive(Clone)]
@@ -102,7 +101,8 @@ struct Slot<const N: usize> {
     lr_scale: f64,
     weight_decay: f64,
     steps: u32,
-    moments: [Vec<f32>; N],
+    /// Of the parameter's shape, where the parameter is; `None` for one that isn't used.
+    moments: [Option<Tensor>; N],
 }
 
 fn slots<const N: usize>(groups: Vec<ParamGroup>, decay: f64) -> Result<Vec<Slot<N>>> {
@@ -114,18 +114,70 @@ fn slots<const N: usize>(groups: Vec<ParamGroup>, decay: f64) -> Result<Vec<Slot
                     "two parameters are called `{name}`: give one of them a prefix"
                 )));
             }
-            let len = var.elem_count();
+            let mut moments = [const { None }; N];
+            for moment in &mut moments {
+                *moment = Some(var.zeros_like()?);
+            }
             slots.push(Slot {
                 name,
                 var,
                 lr_scale: group.lr_scale,
                 weight_decay: group.weight_decay.unwrap_or(decay),
                 steps: 0,
-                moments: std::array::from_fn(|_| vec![0.0; len]),
+                moments,
             });
         }
     }
     Ok(slots)
+}
+
+/// The norm of all gradients of a step, which a GPU may still be computing.
+#[must_use = "a step with gradients that aren't finite changed nothing, and only this says so"]
+pub struct GradNorm {
+    /// Of each gradient, (count) in f64; `None` without gradients.
+    squares: Option<Tensor>,
+    names: Vec<String>,
+}
+
+impl GradNorm {
+    fn of<'a>(
+        grads: &GradStore,
+        params: impl Iterator<Item = (&'a str, &'a Var)>,
+    ) -> Result<(Self, Vec<Tensor>)> {
+        let (mut names, mut found) = (Vec::new(), Vec::new());
+        for (name, var) in params {
+            if let Some(grad) = grads.get(var) {
+                names.push(name.to_owned());
+                found.push(grad.contiguous()?);
+            }
+        }
+        let squares = match found.first() {
+            Some(first) => {
+                let all: Vec<&Tensor> = found.iter().collect();
+                Some(ops::kernels(first.device())?.squares(&all)?)
+            }
+            None => None,
+        };
+        Ok((GradNorm { squares, names }, found))
+    }
+
+    /// Waits for the Euclidean norm over all gradients.
+    ///
+    /// # Errors
+    /// [`NnError::GradientNotFinite`], naming the first parameter whose gradient has a NaN or an infinity: then the step
+    /// changed nothing.
+    pub fn read(&self) -> Result<f64> {
+        let Some(squares) = &self.squares else {
+            return Ok(0.0);
+        };
+        let squares = squares.to_vec1::<f64>()?;
+        match squares.iter().position(|s| !s.is_finite()) {
+            Some(i) => Err(NnError::GradientNotFinite {
+                name: self.names[i].clone(),
+            }),
+            None => Ok(squares.iter().sum::<f64>().sqrt()),
+        }
+    }
 }
 
 /// Euclidean norm of the gradients of all `params`; parameters without a gradient count as 0.
@@ -133,21 +185,8 @@ fn slots<const N: usize>(groups: Vec<ParamGroup>, decay: f64) -> Result<Vec<Slot
 /// # Errors
 /// [`NnError::GradientNotFinite`], naming the first parameter whose gradient has a NaN or an infinity.
 pub fn grad_norm(grads: &GradStore, params: &[(String, Var)]) -> Result<f64> {
-    norm(grads, params.iter().map(|(name, var)| (name.as_str(), var)))
-}
-
-fn norm<'a>(grads: &GradStore, params: impl Iterator<Item = (&'a str, &'a Var)>) -> Result<f64> {
-    let mut total = 0f64;
-    for (name, var) in params {
-        if let Some(grad) = grads.get(var) {
-            let squares = sum_of_squares(&floats(&grad.contiguous()?)?);
-            if !squares.is_finite() {
-                return Err(NnError::GradientNotFinite { name: name.into() });
-            }
-            total += squares;
-        }
-    }
-    Ok(total.sqrt())
+    let params = params.iter().map(|(name, var)| (name.as_str(), var));
+    GradNorm::of(grads, params)?.0.read()
 }
 
 /// Limits every element of the gradients of `params` to -limit..limit, as `clip_grad_value_`.
@@ -164,29 +203,40 @@ pub fn clip_value(grads: &mut GradStore, params: &[(String, Var)], limit: f64) -
     Ok(())
 }
 
-/// Applies a step to every parameter that has a gradient; `apply` is told the factor that brings the norm of all gradients
-/// to `clip`. Returns the norm before.
+/// Applies a step to every parameter that has a gradient: `apply` is given those, each with its gradient, and the sums of
+/// squares that guard the step.
 fn update<const N: usize>(
     slots: &mut [Slot<N>],
     grads: &GradStore,
-    clip: Option<f64>,
-    apply: impl Fn(&Slot<N>, f32, &mut [Vec<f32>; N], &mut [f32], &[f32]),
-) -> Result<f64> {
-    let norm = norm(grads, slots.iter().map(|s| (s.name.as_str(), &s.var)))?;
-    let scale = clip.map_or(1.0, |limit| (limit / (norm + 1e-6)).min(1.0)) as f32;
-    for slot in slots {
-        let Some(grad) = grads.get(&slot.var) else {
-            continue;
-        };
-        slot.steps += 1;
-        let grad = grad.contiguous()?;
-        let grad = floats(&grad)?;
-        let mut moments = std::mem::replace(&mut slot.moments, [const { Vec::new() }; N]);
-        let done = edit(&slot.var, |p| apply(slot, scale, &mut moments, p, &grad));
-        slot.moments = moments;
-        done?;
+    wait: bool,
+    apply: impl FnOnce(&dyn Kernels, &[(&Slot<N>, &Tensor)], &Tensor) -> candle_core::Result<()>,
+) -> Result<GradNorm> {
+    let params = slots.iter().map(|s| (s.name.as_str(), &s.var));
+    let (norm, found) = GradNorm::of(grads, params)?;
+    let Some(squares) = &norm.squares else {
+        return Ok(norm);
+    };
+    if wait {
+        norm.read()?;
     }
+    let mut steps = Vec::with_capacity(found.len());
+    let mut found = found.iter();
+    for slot in slots {
+        if grads.get(&slot.var).is_some() {
+            slot.steps += 1;
+            steps.extend(found.next().map(|grad| (&*slot, grad)));
+        }
+    }
+    apply(ops::kernels(squares.device())?, &steps, squares)?;
     Ok(norm)
+}
+
+/// A moment that is always there.
+fn moment<const N: usize>(slot: &Slot<N>, i: usize) -> candle_core::Result<&Tensor> {
+    match &slot.moments[i] {
+        Some(moment) => Ok(moment),
+        None => candle_core::bail!("the optimiser has no moment {i} for `{}`", slot.name),
+    }
 }
 
 const STEP: &str = "step";
@@ -196,10 +246,12 @@ fn save<const N: usize>(slots: &[Slot<N>], names: [&str; N]) -> Result<BTreeMap<
     for slot in slots {
         let steps = Tensor::new(&[slot.steps], &Device::Cpu)?;
         state.insert(format!("{}.{STEP}", slot.name), steps);
-        let kept = names.iter().zip(&slot.moments);
-        for (name, moment) in kept.filter(|(_, moment)| !moment.is_empty()) {
-            let moment = Tensor::from_slice(moment, slot.var.dims(), &Device::Cpu)?;
-            state.insert(format!("{}.{name}", slot.name), moment);
+        for (name, moment) in names.iter().zip(&slot.moments) {
+            if let Some(moment) = moment {
+                // A copy: what was saved must not change with the next step.
+                let saved = moment.to_device(&Device::Cpu)?.copy()?;
+                state.insert(format!("{}.{name}", slot.name), saved);
+            }
         }
     }
     Ok(state)
@@ -229,9 +281,9 @@ fn load<const N: usize>(
                 slot.name
             )));
         };
-        let mut moments = [const { Vec::new() }; N];
+        let mut moments = [const { None }; N];
         let kept = names.iter().zip(&slot.moments).zip(&mut moments);
-        for ((name, _), moment) in kept.filter(|((_, own), _)| !own.is_empty()) {
+        for ((name, _), moment) in kept.filter(|((_, own), _)| own.is_some()) {
             let tensor = find(name)?;
             if tensor.dims() != slot.var.dims() {
                 return Err(NnError::State(format!(
@@ -241,7 +293,8 @@ fn load<const N: usize>(
                     slot.var.dims()
                 )));
             }
-            *moment = tensor.flatten_all()?.to_vec1::<f32>()?;
+            let tensor = tensor.to_dtype(DType::F32)?.force_contiguous()?;
+            *moment = Some(tensor.to_device(slot.var.device())?.copy()?);
         }
         read.push((steps, moments));
     }
@@ -271,11 +324,7 @@ impl Adam {
         let mut slots = slots(groups, config.weight_decay)?;
         if !config.amsgrad {
             for slot in &mut slots {
-                let Slot {
-                    moments: [_, _, top],
-                    ..
-                } = slot;
-                *top = Vec::new();
+                slot.moments[2] = None;
             }
         }
         Ok(Adam { slots, config })
@@ -286,31 +335,48 @@ impl Adam {
     /// # Errors
     /// [`NnError::GradientNotFinite`], with nothing updated.
     pub fn step(&mut self, grads: &GradStore, lr: f64) -> Result<f64> {
+        self.launch(grads, lr, true)?.read()
+    }
+
+    /// As [`Adam::step`], without waiting for a GPU. If a gradient turns out not to be finite, no parameter and no moment
+    /// has changed, and reading the norm is an error.
+    ///
+    /// # Errors
+    /// candle's.
+    pub fn step_later(&mut self, grads: &GradStore, lr: f64) -> Result<GradNorm> {
+        self.launch(grads, lr, false)
+    }
+
+    fn launch(&mut self, grads: &GradStore, lr: f64, wait: bool) -> Result<GradNorm> {
         let c = self.config;
-        update(
-            &mut self.slots,
-            grads,
-            c.clip_norm,
-            |slot, scale, [m, v, top], p, g| {
+        let rates = AdamRates {
+            beta1: c.beta1 as f32,
+            beta2: c.beta2 as f32,
+            eps: c.eps as f32,
+        };
+        update(&mut self.slots, grads, wait, |device, steps, squares| {
+            let items = steps.iter().map(|(slot, grad)| {
                 let t = slot.steps as i32;
                 let (lr, decay) = (lr * slot.lr_scale, slot.weight_decay);
-                let step = AdamStep {
-                    scale,
+                Ok(AdamItem {
+                    param: slot.var.as_tensor(),
+                    grad,
+                    mean: moment(slot, 0)?,
+                    square: moment(slot, 1)?,
+                    top: slot.moments[2].as_ref(),
+                    rate: (lr / (1.0 - c.beta1.powi(t))) as f32,
+                    inv_sqrt_correction: (1.0 / (1.0 - c.beta2.powi(t)).sqrt()) as f32,
                     decay: if c.decoupled { 0.0 } else { decay as f32 },
                     keep: if c.decoupled {
                         (1.0 - lr * decay) as f32
                     } else {
                         1.0
                     },
-                    beta1: c.beta1 as f32,
-                    beta2: c.beta2 as f32,
-                    rate: (lr / (1.0 - c.beta1.powi(t))) as f32,
-                    inv_sqrt_correction: (1.0 / (1.0 - c.beta2.powi(t)).sqrt()) as f32,
-                    eps: c.eps as f32,
-                };
-                adam(p, g, [m, v, top], step);
-            },
-        )
+                })
+            });
+            let items = items.collect::<candle_core::Result<Vec<_>>>()?;
+            device.adam(&items, rates, squares, c.clip_norm)
+        })
     }
 
     /// `NAME.step`, `NAME.exp_avg`, `NAME.exp_avg_sq` and, with AMSGrad, `NAME.max_exp_avg_sq` of every parameter.
@@ -355,28 +421,40 @@ impl Sgd {
     /// # Errors
     /// [`NnError::GradientNotFinite`], with nothing updated.
     pub fn step(&mut self, grads: &GradStore, lr: f64) -> Result<f64> {
+        self.launch(grads, lr, true)?.read()
+    }
+
+    /// As [`Sgd::step`], without waiting for a GPU: see [`Adam::step_later`].
+    ///
+    /// # Errors
+    /// candle's.
+    pub fn step_later(&mut self, grads: &GradStore, lr: f64) -> Result<GradNorm> {
+        self.launch(grads, lr, false)
+    }
+
+    fn launch(&mut self, grads: &GradStore, lr: f64, wait: bool) -> Result<GradNorm> {
         let c = self.config;
-        update(
-            &mut self.slots,
-            grads,
-            c.clip_norm,
-            |slot, scale, [velocity], p, g| {
-                let first = slot.steps == 1;
-                let step = SgdStep {
-                    scale,
-                    share: if first {
-                        1.0
-                    } else {
-                        (1.0 - c.dampening) as f32
-                    },
+        let rates = SgdRates {
+            momentum: c.momentum as f32,
+            nesterov: c.nesterov,
+        };
+        update(&mut self.slots, grads, wait, |device, steps, squares| {
+            let items = steps.iter().map(|(slot, grad)| {
+                Ok(SgdItem {
+                    param: slot.var.as_tensor(),
+                    grad,
+                    velocity: moment(slot, 0)?,
                     lr: (lr * slot.lr_scale) as f32,
-                    momentum: c.momentum as f32,
-                    nesterov: c.nesterov,
+                    share: match slot.steps {
+                        1 => 1.0,
+                        _ => (1.0 - c.dampening) as f32,
+                    },
                     decay: slot.weight_decay as f32,
-                };
-                sgd(p, g, velocity, step);
-            },
-        )
+                })
+            });
+            let items = items.collect::<candle_core::Result<Vec<_>>>()?;
+            device.sgd(&items, rates, squares, c.clip_norm)
+        })
     }
 
     /// `NAME.step` and `NAME.momentum_buffer` of every parameter.

@@ -4,10 +4,10 @@ use candle_core::{Tensor, Var};
 use reid_models::ops::Op;
 
 use super::executor::{Mode, Net, Pass, Running};
-use super::kernels::{BatchStats, ConvShape, Epilogue, GlobalPool, Kernels, PoolShape};
+use super::kernels::{BatchStats, ConvShape, Epilogue, FoldedNorm, GlobalPool, Kernels, PoolShape};
 use super::plan::{Step, TensorId};
 use super::tape::Saved;
-use super::{NnError, Result, ops};
+use super::{NnError, Result};
 
 /// Where an axis of (C, H, W) or (D) lies inside a network, where maps are (N, H, W, C).
 fn axis_inside(x: &Tensor, axis: usize) -> usize {
@@ -60,7 +60,8 @@ impl Net {
                     groups,
                 };
                 let bias = bias.then(|| param(1).as_tensor());
-                let folded = step.folded.map(|bn| self.folded(bn, bias)).transpose()?;
+                let folded = step.folded;
+                let folded = folded.map(|bn| self.folded(device, bn, bias)).transpose()?;
                 let then = Epilogue {
                     scale: folded.as_ref().map(|f| &f.0),
                     bias: folded.as_ref().map(|f| &f.1).or(bias),
@@ -99,10 +100,16 @@ impl Net {
                     });
                     (y, stats)
                 } else {
-                    let (scale, shift, stats) = self.constant_norm(step.node)?;
+                    let folded = self.constant_norm(device, step.node)?;
+                    let stats = BatchStats {
+                        groups: 1,
+                        mean: param(2).as_tensor().copy()?,
+                        inv_std: folded.inv_std,
+                        unbiased_var: param(3).as_tensor().copy()?,
+                    };
                     let then = Epilogue {
-                        scale: Some(&scale),
-                        bias: Some(&shift),
+                        scale: Some(&folded.scale),
+                        bias: Some(&folded.shift),
                         residual,
                         relu: step.relu,
                     };
@@ -177,15 +184,15 @@ impl Net {
                 (y, Saved::MaxPool { shape, positions })
             }
             Op::GlobalAvgPool | Op::GlobalMaxPool | Op::GemPool { .. } => {
-                let kind = match node.op {
-                    Op::GlobalAvgPool => GlobalPool::Avg,
-                    Op::GemPool { eps } => GlobalPool::Gem {
-                        p: ops::exponent(param(0))?,
-                        eps: eps as f32,
-                    },
-                    _ => GlobalPool::Max,
+                let (kind, p) = match node.op {
+                    Op::GlobalAvgPool => (GlobalPool::Avg, None),
+                    Op::GemPool { eps } => {
+                        let kind = GlobalPool::Gem { eps: eps as f32 };
+                        (kind, Some(param(0).as_tensor()))
+                    }
+                    _ => (GlobalPool::Max, None),
                 };
-                let y = device.global_pool(kind, &x)?;
+                let y = device.global_pool(kind, p, &x)?;
                 (y.clone(), Saved::GlobalPool { kind, x, y })
             }
             Op::Linear { bias, .. } => {
@@ -200,37 +207,24 @@ impl Net {
         Ok(saved)
     }
 
-    /// Scale and shift per channel of a batch norm with running statistics, and those statistics.
-    fn constant_norm(&self, node: usize) -> Result<(Tensor, Tensor, BatchStats)> {
+    /// A batch norm with its running statistics.
+    fn constant_norm(&self, device: &dyn Kernels, node: usize) -> Result<FoldedNorm> {
         let node = &self.graph.nodes[node];
         let Op::BatchNorm { eps, .. } = node.op else {
             unreachable!("asked of batch norms only");
         };
-        let read = |i: usize| self.local(&node.params[i]).to_vec1::<f32>();
-        let (w, b, mean, var) = (read(0)?, read(1)?, read(2)?, read(3)?);
-        let inv_std: Vec<f32> = var
-            .iter()
-            .map(|v| (1.0 / (f64::from(*v) + eps).sqrt()) as f32)
-            .collect();
-        let scale: Vec<f32> = w.iter().zip(&inv_std).map(|(w, i)| w * i).collect();
-        let shift: Vec<f32> = (0..b.len()).map(|c| b[c] - mean[c] * scale[c]).collect();
-        let stats = BatchStats {
-            groups: 1,
-            mean,
-            inv_std,
-            unbiased_var: var,
-        };
-        let channels = scale.len();
-        Ok((
-            Tensor::from_vec(scale, channels, &self.device)?,
-            Tensor::from_vec(shift, channels, &self.device)?,
-            stats,
-        ))
+        let [w, b, mean, var] = [0, 1, 2, 3].map(|i| self.local(&node.params[i]).as_tensor());
+        Ok(device.fold_norm(w, b, mean, var, eps)?)
     }
 
     /// Scale and bias that make a convolution (with its own bias) do the work of the batch norm after it.
-    fn folded(&self, bn: usize, bias: Option<&Tensor>) -> Result<(Tensor, Tensor)> {
-        let (scale, shift, _) = self.constant_norm(bn)?;
+    fn folded(
+        &self,
+        device: &dyn Kernels,
+        bn: usize,
+        bias: Option<&Tensor>,
+    ) -> Result<(Tensor, Tensor)> {
+        let FoldedNorm { scale, shift, .. } = self.constant_norm(device, bn)?;
         let shift = match bias {
             Some(bias) => ((bias.detach() * &scale)? + shift)?,
             None => shift,

@@ -107,10 +107,6 @@ impl Slots {
     }
 }
 
-fn is_zero(t: &Tensor) -> Result<bool> {
-    Ok(super::cpu::floats(t)?.iter().all(|x| *x == 0.0))
-}
-
 impl Tape {
     /// Goes back from `flat`, the gradients of all outputs one after another. Hands the parameters' gradients to the
     /// running [`super::backward`] and returns the images' gradient if they want one.
@@ -138,7 +134,7 @@ impl Tape {
             let len = output.shape.iter().product();
             let grad = flat.narrow(0, output.start, len)?;
             // An output that the loss does not use costs nothing.
-            if is_zero(&grad)? {
+            if device.is_zero(&grad)? {
                 continue;
             }
             let grad = grad.reshape(output.shape.as_slice())?;
@@ -159,6 +155,7 @@ impl Tape {
                 });
                 record.backward(device, &wanted, &mut slots, dy)?;
                 if let Some((work, since)) = measured {
+                    device.synchronize()?;
                     profile::add(work, Direction::Backward, since);
                 }
             }
@@ -254,8 +251,9 @@ impl Record {
                 device.max_pool2d_backward(&shape, &positions, &dy)?
             }
             Saved::GlobalPool { kind, x, y } => {
-                let (dx, dp) = device.global_pool_backward(kind, &x, &y, &dy)?;
-                give(0, Some(Tensor::new(&[dp], dx.device())?))?;
+                let p = params.first().map(|p| p.var.as_tensor());
+                let (dx, dp) = device.global_pool_backward(kind, p, &x, &y, &dy)?;
+                give(0, dp)?;
                 dx
             }
             Saved::Linear { x } => {
@@ -280,7 +278,7 @@ impl Record {
 impl Record {
     /// What this step has to do in a direction; `input` says whether the input's gradient is wanted.
     pub(super) fn work(&self, direction: Direction, input: bool) -> Work {
-        let elements = |t: &Tensor| 4.0 * t.elem_count() as f64;
+        let elements = |t: &Tensor| (t.dtype().size_in_bytes() * t.elem_count()) as f64;
         let relu = if self.step.relu { " + relu" } else { "" };
         let shortcut = if self.step.residual.is_some() {
             " + shortcut"
@@ -289,16 +287,16 @@ impl Record {
         };
         // (name, operations forward, bytes of what comes in, bytes of what goes out)
         let (operator, flops, x, y) = match &self.saved {
-            Saved::Conv { shape: s, .. } => {
+            Saved::Conv { shape: s, x } => {
                 let ([kh, kw], [oh, ow]) = (s.kernel, s.out());
+                let size = x.dtype().size_in_bytes() as f64;
                 let outputs = (s.rows() * s.o) as f64;
                 let name = format!(
                     "conv {kh}x{kw}/{} {}>{} {oh}x{ow}{shortcut}{relu}",
                     s.stride[0], s.c, s.o
                 );
                 let flops = 2.0 * outputs * s.filter_len() as f64;
-                let x = 4.0 * (s.n * s.h * s.w * s.c) as f64;
-                (name, flops, x, 4.0 * outputs)
+                (name, flops, elements(x), size * outputs)
             }
             Saved::Norm { x, .. } => {
                 let x = elements(x);

@@ -66,8 +66,16 @@ pub(super) fn with_u32<R>(t: &Tensor, f: impl FnOnce(&[u32]) -> R) -> Result<R> 
 ///
 /// The caller sees to it that nobody else relies on the old values.
 pub(crate) fn edit(t: &Tensor, f: impl FnOnce(&mut [f32])) -> Result<()> {
+    try_edit(t, |x| {
+        f(x);
+        Ok(())
+    })
+}
+
+/// As [`edit`], for what can fail.
+pub(super) fn try_edit(t: &Tensor, f: impl FnOnce(&mut [f32]) -> Result<()>) -> Result<()> {
     struct Edit<F>(Cell<Option<F>>);
-    impl<F: FnOnce(&mut [f32])> InplaceOp1 for Edit<F> {
+    impl<F: FnOnce(&mut [f32]) -> Result<()>> InplaceOp1 for Edit<F> {
         fn name(&self) -> &'static str {
             "edit"
         }
@@ -78,10 +86,10 @@ pub(crate) fn edit(t: &Tensor, f: impl FnOnce(&mut [f32])) -> Result<()> {
             let CpuStorage::F32(v) = storage else {
                 bail!("only f32 tensors can be changed in place");
             };
-            if let Some(f) = self.0.take() {
-                f(&mut v[a..b]);
+            match self.0.take() {
+                Some(f) => f(&mut v[a..b]),
+                None => Ok(()),
             }
-            Ok(())
         }
     }
     t.inplace_op1(&Edit(Cell::new(Some(f))))

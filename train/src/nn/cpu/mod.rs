@@ -9,20 +9,19 @@ mod matmul;
 mod norm;
 mod pool;
 mod rows;
-pub(crate) mod update;
+mod update;
 mod windows;
 
-use candle_core::{D, Result, Tensor};
+use candle_core::{D, DType, Result, Tensor};
 use rayon::prelude::*;
 
-pub(crate) use buffer::edit;
-use buffer::{tensor, uninit, view, view_opt, with_u32};
+use buffer::{edit, tensor, uninit, view, view_opt, with_u32};
 use elementwise::Finish;
 use matmul::{rows, transposed};
 
 use super::kernels::{
-    BatchStats, ConvShape, Epilogue, GlobalPool, InputGrad, Kernels, NormGrads, PoolShape,
-    RowStats, WeightedGrads, Windows,
+    AdamItem, AdamRates, BatchStats, ConvShape, Epilogue, FoldedNorm, GlobalPool, InputGrad,
+    Kernels, NormGrads, PoolShape, RowStats, SgdItem, SgdRates, WeightedGrads, Windows, clip_scale,
 };
 
 /// The processor. Stateless; column workspaces belong to rayon's threads.
@@ -30,6 +29,18 @@ use super::kernels::{
 pub struct Cpu;
 
 impl Kernels for Cpu {
+    fn map_dtype(&self) -> DType {
+        DType::F32
+    }
+
+    fn synchronize(&self) -> Result<()> {
+        Ok(())
+    }
+
+    fn is_zero(&self, x: &Tensor) -> Result<bool> {
+        Ok(view(x)?.iter().all(|x| *x == 0.0))
+    }
+
     fn to_rows(&self, x: &Tensor) -> Result<Tensor> {
         let (n, c, h, w) = x.dims4()?;
         tensor(elementwise::transpose(&view(x)?, n, c, h * w), (n, h, w, c))
@@ -114,6 +125,13 @@ impl Kernels for Cpu {
             r.as_deref(),
             relu,
         );
+        let per_group = (groups, x.dim(D::Minus1)?);
+        let stats = BatchStats {
+            groups,
+            mean: tensor(stats.mean, per_group)?,
+            inv_std: tensor(stats.inv_std, per_group)?,
+            unbiased_var: tensor(stats.unbiased_var, per_group)?,
+        };
         Ok((tensor(y, x.shape())?, stats))
     }
 
@@ -129,10 +147,11 @@ impl Kernels for Cpu {
     ) -> Result<NormGrads> {
         let (xv, wv, yv) = (view(x)?, view(w)?, view_opt(y)?);
         let width = x.dim(D::Minus1)?;
+        let (mean, inv_std) = (view(&stats.mean)?, view(&stats.inv_std)?);
         let mut grads = None;
         edit(&dy, |dy| {
             grads = Some(norm::backward(
-                stats,
+                (stats.groups, &mean, &inv_std),
                 frozen,
                 &xv,
                 width,
@@ -162,6 +181,30 @@ impl Kernels for Cpu {
         })
     }
 
+    fn fold_norm(
+        &self,
+        w: &Tensor,
+        b: &Tensor,
+        mean: &Tensor,
+        var: &Tensor,
+        eps: f64,
+    ) -> Result<FoldedNorm> {
+        let [scale, shift, inv_std] =
+            norm::fold(&view(w)?, &view(b)?, &view(mean)?, &view(var)?, eps);
+        Ok(FoldedNorm {
+            scale: tensor(scale, w.shape())?,
+            shift: tensor(shift, w.shape())?,
+            inv_std: tensor(inv_std, w.shape())?,
+        })
+    }
+
+    fn blend(&self, running: &Tensor, fresh: &Tensor, groups: usize, momentum: f64) -> Result<()> {
+        let fresh = view(fresh)?;
+        edit(running, |running| {
+            norm::blend(running, &fresh, groups, momentum);
+        })
+    }
+
     fn layer_norm(
         &self,
         x: &Tensor,
@@ -171,7 +214,13 @@ impl Kernels for Cpu {
     ) -> Result<(Tensor, RowStats)> {
         let (w, b) = (view_opt(w)?, view_opt(b)?);
         let width = x.dim(D::Minus1)?;
-        let (y, stats) = self::rows::layer_norm(&view(x)?, width, w.as_deref(), b.as_deref(), eps);
+        let (y, mean, inv_std) =
+            self::rows::layer_norm(&view(x)?, width, w.as_deref(), b.as_deref(), eps);
+        let rows = mean.len();
+        let stats = RowStats {
+            mean: tensor(mean, rows)?,
+            inv_std: tensor(inv_std, rows)?,
+        };
         Ok((tensor(y, x.shape())?, stats))
     }
 
@@ -184,6 +233,7 @@ impl Kernels for Cpu {
     ) -> Result<NormGrads> {
         let width = x.dim(D::Minus1)?;
         let w = view_opt(w)?;
+        let stats = (&*view(&stats.mean)?, &*view(&stats.inv_std)?);
         let (dx, dw, db) =
             self::rows::layer_norm_backward(stats, &view(x)?, width, w.as_deref(), &view(dy)?);
         Ok(NormGrads {
@@ -291,20 +341,24 @@ impl Kernels for Cpu {
         tensor(dx, (n, h, w, c))
     }
 
-    fn global_pool(&self, kind: GlobalPool, x: &Tensor) -> Result<Tensor> {
+    fn global_pool(&self, kind: GlobalPool, p: Option<&Tensor>, x: &Tensor) -> Result<Tensor> {
         let (n, h, w, c) = x.dims4()?;
-        tensor(pool::global(kind, &view(x)?, h * w, c), (n, c))
+        tensor(pool::global(kind, scalar(p)?, &view(x)?, h * w, c), (n, c))
     }
 
     fn global_pool_backward(
         &self,
         kind: GlobalPool,
+        p: Option<&Tensor>,
         x: &Tensor,
         y: &Tensor,
         dy: &Tensor,
-    ) -> Result<(Tensor, f32)> {
+    ) -> Result<(Tensor, Option<Tensor>)> {
         let (_, h, w, c) = x.dims4()?;
-        let (dx, dp) = pool::global_backward(kind, &view(x)?, &view(y)?, &view(dy)?, h * w, c);
+        let exponent = scalar(p)?;
+        let (xv, yv, dyv) = (view(x)?, view(y)?, view(dy)?);
+        let (dx, dp) = pool::global_backward(kind, exponent, &xv, &yv, &dyv, h * w, c);
+        let dp = p.map(|_| tensor(vec![dp], 1)).transpose()?;
         Ok((tensor(dx, x.shape())?, dp))
     }
 
@@ -398,11 +452,57 @@ impl Kernels for Cpu {
             });
         tensor(dx, x.shape())
     }
+
+    fn squares(&self, tensors: &[&Tensor]) -> Result<Tensor> {
+        let sums = tensors
+            .iter()
+            .map(|t| Ok(update::sum_of_squares(&view(t)?)))
+            .collect::<Result<Vec<f64>>>()?;
+        tensor(sums, tensors.len())
+    }
+
+    fn adam(
+        &self,
+        items: &[AdamItem],
+        rates: AdamRates,
+        squares: &Tensor,
+        clip: Option<f64>,
+    ) -> Result<()> {
+        match clip_scale(squares.to_vec1::<f64>()?.iter().sum(), clip) {
+            Some(scale) => update::adam(items, rates, scale),
+            None => Ok(()),
+        }
+    }
+
+    fn sgd(
+        &self,
+        items: &[SgdItem],
+        rates: SgdRates,
+        squares: &Tensor,
+        clip: Option<f64>,
+    ) -> Result<()> {
+        match clip_scale(squares.to_vec1::<f64>()?.iter().sum(), clip) {
+            Some(scale) => update::sgd(items, rates, scale),
+            None => Ok(()),
+        }
+    }
+
+    fn ema(&self, pairs: &[(&Tensor, &Tensor)], alpha: f32) -> Result<()> {
+        for (own, from) in pairs {
+            let from = view(from)?;
+            edit(own, |own| update::ema(own, &from, alpha))?;
+        }
+        Ok(())
+    }
 }
 
-/// The elements of a contiguous f32 tensor on the CPU.
-pub(crate) fn floats(t: &Tensor) -> Result<impl std::ops::Deref<Target = [f32]>> {
-    view(t)
+/// GeM's exponent, or 0 where there is none.
+fn scalar(p: Option<&Tensor>) -> Result<f32> {
+    match p.map(view).transpose()?.as_deref() {
+        None => Ok(0.0),
+        Some([p]) => Ok(*p),
+        Some(other) => candle_core::bail!("gem_pool: p has one element, got {}", other.len()),
+    }
 }
 
 fn norm_of(x: &[f32]) -> f64 {

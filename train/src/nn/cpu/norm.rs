@@ -9,7 +9,6 @@ use std::ops::Range;
 use rayon::prelude::*;
 
 use super::buffer::{Shared, uninit};
-use crate::nn::kernels::BatchStats;
 use crate::simd::{LANES, vectorised};
 
 /// Elements per chunk: fits the first or second level of cache.
@@ -170,6 +169,13 @@ fn own_scale(len: usize, width: usize, group: usize) -> Range<usize> {
     }
 }
 
+/// Statistics of a batch, (groups x C) each.
+pub(super) struct Stats {
+    pub(super) mean: Vec<f32>,
+    pub(super) inv_std: Vec<f32>,
+    pub(super) unbiased_var: Vec<f32>,
+}
+
 /// Forward with batch statistics over each of `groups` equal parts of the rows.
 pub(super) fn forward(
     x: &[f32],
@@ -179,11 +185,10 @@ pub(super) fn forward(
     groups: usize,
     residual: Option<&[f32]>,
     relu: bool,
-) -> (Vec<f32>, BatchStats) {
+) -> (Vec<f32>, Stats) {
     let part = x.len() / groups;
     let chunk = chunk_rows(width) * width;
-    let mut stats = BatchStats {
-        groups,
+    let mut stats = Stats {
         mean: Vec::with_capacity(groups * width),
         inv_std: Vec::with_capacity(groups * width),
         unbiased_var: Vec::with_capacity(groups * width),
@@ -245,7 +250,7 @@ pub(super) struct Grads {
 /// Backward. `dy` becomes, in place, the gradient behind the ReLU (where `y > 0`); with `keep`, that is the shortcut's
 /// gradient and the input's gradient goes into a new buffer, else the input's gradient takes its place.
 pub(super) fn backward(
-    stats: &BatchStats,
+    (groups, all_means, all_inv_stds): (usize, &[f32], &[f32]),
     frozen: bool,
     x: &[f32],
     width: usize,
@@ -254,16 +259,16 @@ pub(super) fn backward(
     dy: &mut [f32],
     keep: bool,
 ) -> Grads {
-    let part = x.len() / stats.groups;
+    let part = x.len() / groups;
     let chunk = chunk_rows(width) * width;
     let (mut dw, mut db) = (vec![0f32; w.len()], vec![0f32; w.len()]);
     let mut dx = keep.then(|| uninit(x.len()));
     let out = dx.as_mut().map(|dx| Shared::new(dx));
-    for group in 0..stats.groups {
+    for group in 0..groups {
         let span = group * part..(group + 1) * part;
         let (x, dy) = (&x[span.clone()], &mut dy[span.clone()]);
         let at = group * width..(group + 1) * width;
-        let (mean, inv_std) = (&stats.mean[at.clone()], &stats.inv_std[at]);
+        let (mean, inv_std) = (&all_means[at.clone()], &all_inv_stds[at]);
         let sums: Vec<Vec<f32>> = dy
             .par_chunks_mut(chunk)
             .zip(x.par_chunks(chunk))
@@ -313,4 +318,26 @@ pub(super) fn backward(
             });
     }
     Grads { dx, dw, db }
+}
+
+/// Scale, shift and `1 / std` of a batch norm with constant statistics.
+pub(super) fn fold(w: &[f32], b: &[f32], mean: &[f32], var: &[f32], eps: f64) -> [Vec<f32>; 3] {
+    let inv_std: Vec<f32> = var
+        .iter()
+        .map(|v| (1.0 / (f64::from(*v) + eps).sqrt()) as f32)
+        .collect();
+    let (scale, shift) = affine_of(mean, &inv_std, w, b);
+    [scale, shift, inv_std]
+}
+
+/// Moves running statistics towards the mean of the first `groups` of fresh ones.
+pub(super) fn blend(running: &mut [f32], fresh: &[f32], groups: usize, momentum: f64) {
+    let channels = running.len();
+    for (c, running) in running.iter_mut().enumerate() {
+        let sum: f64 = (0..groups)
+            .map(|g| f64::from(fresh[g * channels + c]))
+            .sum();
+        let new = sum / groups as f64;
+        *running = ((1.0 - momentum) * f64::from(*running) + momentum * new) as f32;
+    }
 }

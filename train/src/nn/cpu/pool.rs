@@ -85,8 +85,8 @@ pub(super) fn max_pool_backward(s: &PoolShape, positions: &[u32], dy: &[f32]) ->
     dx
 }
 
-/// Pools (N, space, C) to (N, C).
-pub(super) fn global(kind: GlobalPool, x: &[f32], space: usize, width: usize) -> Vec<f32> {
+/// Pools (N, space, C) to (N, C); `p` is GeM's exponent.
+pub(super) fn global(kind: GlobalPool, p: f32, x: &[f32], space: usize, width: usize) -> Vec<f32> {
     let mut y = vec![0f32; x.len() / space.max(1)];
     y.par_chunks_mut(width)
         .zip(x.par_chunks(space * width))
@@ -107,7 +107,7 @@ pub(super) fn global(kind: GlobalPool, x: &[f32], space: usize, width: usize) ->
                     }
                 }
             }
-            GlobalPool::Gem { p, eps } => {
+            GlobalPool::Gem { eps } => {
                 for row in x.chunks_exact(width) {
                     for (y, x) in y.iter_mut().zip(row) {
                         *y += x.max(eps).powf(p);
@@ -124,6 +124,7 @@ pub(super) fn global(kind: GlobalPool, x: &[f32], space: usize, width: usize) ->
 /// Gradients of [`global`]: of the input, and of p (0 unless GeM).
 pub(super) fn global_backward(
     kind: GlobalPool,
+    p: f32,
     x: &[f32],
     y: &[f32],
     dy: &[f32],
@@ -152,7 +153,7 @@ pub(super) fn global_backward(
                 }
                 0.0
             }
-            GlobalPool::Gem { p, eps } => gem_backward(p, eps, x, y, dy, space, width, dx),
+            GlobalPool::Gem { eps } => gem_backward(p, eps, x, y, dy, space, width, dx),
         })
         .collect();
     (dx, dp.iter().sum::<f64>() as f32)

@@ -3,19 +3,18 @@
 use rayon::prelude::*;
 
 use super::buffer::uninit;
-use crate::nn::kernels::RowStats;
 
 /// Rows whose gradients of weight and bias are summed by one task; the sums are added in order.
 const ROWS: usize = 64;
 
-/// Forward: normalised rows times `w` plus `b`.
+/// Forward: normalised rows times `w` plus `b`, and mean and `1 / std` of each row.
 pub(super) fn layer_norm(
     x: &[f32],
     width: usize,
     w: Option<&[f32]>,
     b: Option<&[f32]>,
     eps: f64,
-) -> (Vec<f32>, RowStats) {
+) -> (Vec<f32>, Vec<f32>, Vec<f32>) {
     let mut y = uninit(x.len());
     let stats: Vec<(f32, f32)> = y
         .par_chunks_mut(width)
@@ -42,13 +41,13 @@ pub(super) fn layer_norm(
         })
         .collect();
     let (mean, inv_std) = stats.into_iter().unzip();
-    (y, RowStats { mean, inv_std })
+    (y, mean, inv_std)
 }
 
 /// Gradients of input, weight and bias. With g = dy w and x̂ the normalised row:
 /// dx = (g - mean(g) - x̂ mean(g x̂)) / std.
 pub(super) fn layer_norm_backward(
-    stats: &RowStats,
+    (means, inv_stds): (&[f32], &[f32]),
     x: &[f32],
     width: usize,
     w: Option<&[f32]>,
@@ -67,7 +66,7 @@ pub(super) fn layer_norm_backward(
                 .zip(x.chunks_exact(width).zip(dy.chunks_exact(width)));
             for (row, (dx, (x, dy))) in rows.enumerate() {
                 let at = part * ROWS + row;
-                let (mean, inv_std) = (f64::from(stats.mean[at]), f64::from(stats.inv_std[at]));
+                let (mean, inv_std) = (f64::from(means[at]), f64::from(inv_stds[at]));
                 let hat = |i: usize| (f64::from(x[i]) - mean) * inv_std;
                 let slope = |i: usize| f64::from(dy[i]) * w.map_or(1.0, |w| f64::from(w[i]));
                 let (mut g, mut along) = (0f64, 0f64);

@@ -2,7 +2,11 @@
 
 use rayon::prelude::*;
 
+use candle_core::Result;
+
+use super::buffer::{edit, try_edit, view};
 use super::elementwise::CHUNK;
+use crate::nn::kernels::{AdamItem, AdamRates, SgdItem, SgdRates};
 use crate::simd::vectorised;
 
 vectorised! {
@@ -15,31 +19,24 @@ vectorised! {
 }
 
 /// `own = alpha * own + (1 - alpha) * from`.
-pub(crate) fn ema(own: &mut [f32], from: &[f32], alpha: f32) {
+pub(super) fn ema(own: &mut [f32], from: &[f32], alpha: f32) {
     own.par_chunks_mut(CHUNK)
         .zip(from.par_chunks(CHUNK))
         .for_each(|(own, from)| ema_part(own, from, alpha));
 }
 
-/// Numbers of one Adam step.
+/// Numbers of one Adam step of one parameter.
 #[derive(Clone, Copy)]
-pub(crate) struct AdamStep {
-    /// Decay of the first moment.
-    pub(crate) beta1: f32,
-    /// Decay of the second moment.
-    pub(crate) beta2: f32,
-    /// `lr / (1 - beta1^t)`.
-    pub(crate) rate: f32,
-    /// `1 / sqrt(1 - beta2^t)`.
-    pub(crate) inv_sqrt_correction: f32,
-    /// Added to the divisor.
-    pub(crate) eps: f32,
-    /// L2 decay, added to the gradient.
-    pub(crate) decay: f32,
-    /// Factor on the parameter before the step: AdamW's `1 - lr * decay`.
-    pub(crate) keep: f32,
+pub(super) struct AdamStep {
+    beta1: f32,
+    beta2: f32,
+    rate: f32,
+    inv_sqrt_correction: f32,
+    eps: f32,
+    decay: f32,
+    keep: f32,
     /// Factor on the gradient, from clipping.
-    pub(crate) scale: f32,
+    scale: f32,
 }
 
 vectorised! {
@@ -67,8 +64,7 @@ vectorised! {
     }
 }
 
-/// One Adam step; with `top`, the largest second moment so far takes the second moment's place (AMSGrad).
-pub(crate) fn adam(p: &mut [f32], g: &[f32], [m, v, top]: [&mut [f32]; 3], step: AdamStep) {
+fn adam_slice(p: &mut [f32], g: &[f32], [m, v, top]: [&mut [f32]; 3], step: AdamStep) {
     let parts = p
         .par_chunks_mut(CHUNK)
         .zip(g.par_chunks(CHUNK))
@@ -82,21 +78,45 @@ pub(crate) fn adam(p: &mut [f32], g: &[f32], [m, v, top]: [&mut [f32]; 3], step:
     }
 }
 
-/// Numbers of one SGD step.
+/// One Adam step of every item, gradients scaled by `scale`.
+pub(super) fn adam(items: &[AdamItem], rates: AdamRates, scale: f32) -> Result<()> {
+    for item in items {
+        let step = AdamStep {
+            beta1: rates.beta1,
+            beta2: rates.beta2,
+            rate: item.rate,
+            inv_sqrt_correction: item.inv_sqrt_correction,
+            eps: rates.eps,
+            decay: item.decay,
+            keep: item.keep,
+            scale,
+        };
+        let g = view(item.grad)?;
+        try_edit(item.param, |p| {
+            try_edit(item.mean, |m| {
+                try_edit(item.square, |v| match item.top {
+                    Some(top) => edit(top, |top| adam_slice(p, &g, [m, v, top], step)),
+                    None => {
+                        adam_slice(p, &g, [m, v, &mut []], step);
+                        Ok(())
+                    }
+                })
+            })
+        })?;
+    }
+    Ok(())
+}
+
+/// Numbers of one SGD step of one parameter.
 #[derive(Clone, Copy)]
-pub(crate) struct SgdStep {
-    /// Learning rate.
-    pub(crate) lr: f32,
-    /// Momentum.
-    pub(crate) momentum: f32,
-    /// Nesterov's form.
-    pub(crate) nesterov: bool,
-    /// Share of the gradient that enters the velocity: 1 - dampening, but 1 at the first step.
-    pub(crate) share: f32,
-    /// L2 decay, added to the gradient.
-    pub(crate) decay: f32,
+pub(super) struct SgdStep {
+    lr: f32,
+    momentum: f32,
+    nesterov: bool,
+    share: f32,
+    decay: f32,
     /// Factor on the gradient, from clipping.
-    pub(crate) scale: f32,
+    scale: f32,
 }
 
 vectorised! {
@@ -110,15 +130,33 @@ vectorised! {
     }
 }
 
-/// One SGD step with momentum. A velocity of zeros makes the first step PyTorch's (velocity = gradient).
-pub(crate) fn sgd(p: &mut [f32], g: &[f32], velocity: &mut [f32], step: SgdStep) {
+fn sgd_slice(p: &mut [f32], g: &[f32], velocity: &mut [f32], step: SgdStep) {
     p.par_chunks_mut(CHUNK)
         .zip(g.par_chunks(CHUNK).zip(velocity.par_chunks_mut(CHUNK)))
         .for_each(|(p, (g, v))| sgd_part(p, g, v, step));
 }
 
+/// One SGD step of every item, gradients scaled by `scale`.
+pub(super) fn sgd(items: &[SgdItem], rates: SgdRates, scale: f32) -> Result<()> {
+    for item in items {
+        let step = SgdStep {
+            lr: item.lr,
+            momentum: rates.momentum,
+            nesterov: rates.nesterov,
+            share: item.share,
+            decay: item.decay,
+            scale,
+        };
+        let g = view(item.grad)?;
+        try_edit(item.param, |p| {
+            edit(item.velocity, |v| sgd_slice(p, &g, v, step))
+        })?;
+    }
+    Ok(())
+}
+
 /// Sum of squares, in parts added in order.
-pub(crate) fn sum_of_squares(x: &[f32]) -> f64 {
+pub(super) fn sum_of_squares(x: &[f32]) -> f64 {
     x.par_chunks(CHUNK)
         .map(|x| x.iter().map(|x| f64::from(*x).powi(2)).sum::<f64>())
         .collect::<Vec<_>>()

@@ -23,6 +23,14 @@ mod modules {
 /// More than any kernel of `train/cuda` takes.
 const MAX_ARGS: usize = 32;
 
+/// GPUs that the driver shows; 0 also if there is no driver.
+pub fn count() -> usize {
+    CudaContext::device_count()
+        .ok()
+        .and_then(|count| usize::try_from(count).ok())
+        .unwrap_or(0)
+}
+
 /// A GPU, with one stream on which everything happens in the order in which it was asked for.
 pub struct Cuda {
     device: Device,
@@ -287,7 +295,7 @@ impl Driver for Cuda {
         } = *p;
         let types = (a.dtype, b.dtype, c.dtype);
         let compute = match (types, self.settings().precision) {
-            ((DType::F32, DType::F32, DType::F32), Precision::Tf32) => {
+            ((DType::F32, DType::F32, DType::F32), Precision::Tf32) if !p.exact => {
                 blas::cublasComputeType_t::CUBLAS_COMPUTE_32F_FAST_TF32
             }
             // Vectors outside the maps are f32 under Bf16, too, and are multiplied as such.

@@ -3,6 +3,8 @@
 //! Two implementations: a CUDA device (feature `cuda`), and the emulator of `tests/gpu`, which compiles the same kernels
 //! for the processor and so runs everything above this trait where no GPU is.
 
+use std::sync::Arc;
+
 use candle_core::{DType, Device, Result, Tensor};
 
 use crate::nn::kernels::ConvShape;
@@ -67,6 +69,8 @@ pub struct Product {
     pub c: Matrix,
     /// Whether the product is added to what `c` holds.
     pub accumulate: bool,
+    /// Whether f32 factors are multiplied as such even where [`Precision::Tf32`] would round them.
+    pub exact: bool,
 }
 
 /// Three device addresses of a convolution's tensors: maps (N, H, W, C), filters (O, kh, kw, C / groups), all of one type.
@@ -167,4 +171,44 @@ pub trait Driver: Send + Sync {
     /// # Errors
     /// If something launched failed.
     fn synchronize(&self) -> Result<()>;
+}
+
+/// A device that others hold, too: to change its settings, to upload to it.
+impl<D: Driver + ?Sized> Driver for Arc<D> {
+    fn device(&self) -> &Device {
+        (**self).device()
+    }
+
+    fn settings(&self) -> Settings {
+        (**self).settings()
+    }
+
+    fn address(&self, t: &Tensor) -> Result<u64> {
+        (**self).address(t)
+    }
+
+    unsafe fn launch(&self, launch: &Launch) -> Result<()> {
+        // SAFETY: the caller's.
+        unsafe { (**self).launch(launch) }
+    }
+
+    unsafe fn product(&self, product: &Product) -> Result<()> {
+        // SAFETY: the caller's.
+        unsafe { (**self).product(product) }
+    }
+
+    unsafe fn convolution(
+        &self,
+        pass: ConvPass,
+        shape: &ConvShape,
+        dtype: DType,
+        at: ConvAddresses,
+    ) -> Result<bool> {
+        // SAFETY: the caller's.
+        unsafe { (**self).convolution(pass, shape, dtype, at) }
+    }
+
+    fn synchronize(&self) -> Result<()> {
+        (**self).synchronize()
+    }
 }

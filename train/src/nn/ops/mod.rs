@@ -10,9 +10,8 @@ mod pool;
 mod resize;
 mod similarity;
 
-use candle_core::{Device, Result, Tensor, bail};
+use candle_core::{Device, Result, Tensor};
 
-use super::cpu::Cpu;
 use super::kernels::Kernels;
 
 pub use activation::{
@@ -23,7 +22,6 @@ pub use norm::{
     adain, adain_to_style, batch_norm, channel_statistics, ghost_batch_norm, instance_norm,
     l2_normalize, layer_norm,
 };
-pub(super) use pool::exponent;
 pub use pool::{
     adaptive_avg_pool2d, adaptive_max_pool2d, avg_pool2d, gem_pool, global_avg_pool,
     global_max_pool, max_pool2d,
@@ -34,12 +32,9 @@ pub use similarity::{log_softmax, row_distance};
 /// The operators of a device.
 ///
 /// # Errors
-/// If there are none for it in this build.
+/// If it is a GPU that was not opened.
 pub fn kernels(device: &Device) -> Result<&'static dyn Kernels> {
-    match device {
-        Device::Cpu => Ok(&Cpu),
-        other => bail!("this build has no kernels for {:?}", other.location()),
-    }
+    super::device::kernels(device)
 }
 
 fn rows_of(t: &Tensor) -> Result<Tensor> {

@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use candle_core::{Result, Tensor, bail};
 
-use super::{kernels, planes_of, rows_of};
+use super::{kernels, plain, planes_of, rows_of};
 use crate::nn::autograd::attach;
 use crate::nn::kernels::{GlobalPool, PoolShape, Windows};
 
@@ -155,16 +155,14 @@ fn mean_over(
 fn global(kind: GlobalPool, x: &Tensor, p: Option<&Tensor>) -> Result<Tensor> {
     let device = kernels(x.device())?;
     let rows = rows_of(x)?;
-    let y = device.global_pool(kind, &rows)?;
+    let exponent = p.map(plain).transpose()?;
+    let y = device.global_pool(kind, exponent.as_ref(), &rows)?;
     let value = y.clone();
     let mut inputs = vec![x];
     inputs.extend(p);
     attach("global_pool", &inputs, value, move |dy| {
-        let (dx, dp) = device.global_pool_backward(kind, &rows, &y, dy)?;
-        Ok(vec![
-            Some(planes_of(&dx)?),
-            Some(Tensor::new(&[dp], dy.device())?),
-        ])
+        let (dx, dp) = device.global_pool_backward(kind, exponent.as_ref(), &rows, &y, dy)?;
+        Ok(vec![Some(planes_of(&dx)?), dp])
     })
 }
 
@@ -190,17 +188,8 @@ pub fn global_max_pool(x: &Tensor) -> Result<Tensor> {
 /// # Errors
 /// If the shapes don't fit.
 pub fn gem_pool(x: &Tensor, p: &Tensor, eps: f64) -> Result<Tensor> {
-    let kind = GlobalPool::Gem {
-        p: exponent(p)?,
-        eps: eps as f32,
-    };
-    global(kind, x, Some(p))
-}
-
-/// The value of GeM's parameter.
-pub(in crate::nn) fn exponent(p: &Tensor) -> Result<f32> {
-    match p.detach().to_vec1::<f32>()?.as_slice() {
-        [p] => Ok(*p),
-        other => bail!("gem_pool: p has one element, got {}", other.len()),
+    if p.elem_count() != 1 {
+        bail!("gem_pool: p has one element, got {}", p.elem_count());
     }
+    global(GlobalPool::Gem { eps: eps as f32 }, x, Some(p))
 }
