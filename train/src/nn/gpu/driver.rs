@@ -3,6 +3,8 @@
 //! Two implementations: a CUDA device (feature `cuda`), and the emulator of `tests/gpu`, which compiles the same kernels
 //! for the processor and so runs everything above this trait where no GPU is.
 
+use std::sync::Arc;
+
 use candle_core::{DType, Device, Result, Tensor};
 
 use crate::nn::kernels::ConvShape;
@@ -169,4 +171,44 @@ pub trait Driver: Send + Sync {
     /// # Errors
     /// If something launched failed.
     fn synchronize(&self) -> Result<()>;
+}
+
+/// A device that others hold, too: to change its settings, to upload to it.
+impl<D: Driver + ?Sized> Driver for Arc<D> {
+    fn device(&self) -> &Device {
+        (**self).device()
+    }
+
+    fn settings(&self) -> Settings {
+        (**self).settings()
+    }
+
+    fn address(&self, t: &Tensor) -> Result<u64> {
+        (**self).address(t)
+    }
+
+    unsafe fn launch(&self, launch: &Launch) -> Result<()> {
+        // SAFETY: the caller's.
+        unsafe { (**self).launch(launch) }
+    }
+
+    unsafe fn product(&self, product: &Product) -> Result<()> {
+        // SAFETY: the caller's.
+        unsafe { (**self).product(product) }
+    }
+
+    unsafe fn convolution(
+        &self,
+        pass: ConvPass,
+        shape: &ConvShape,
+        dtype: DType,
+        at: ConvAddresses,
+    ) -> Result<bool> {
+        // SAFETY: the caller's.
+        unsafe { (**self).convolution(pass, shape, dtype, at) }
+    }
+
+    fn synchronize(&self) -> Result<()> {
+        (**self).synchronize()
+    }
 }
