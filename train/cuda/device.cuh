@@ -7,8 +7,9 @@ typedef unsigned int u32;
 typedef unsigned long long u64;
 typedef long long i64;
 
-// How every kernel begins; build scripts find kernels by it. No kernel is started with larger blocks.
-#define KERNEL extern "C" __global__ void __launch_bounds__(256)
+// How every kernel begins; the emulator's build script finds kernels by it. No kernel is started with larger blocks, and four
+// of them fit on a multiprocessor: without that number ptxas aims for more and spills.
+#define KERNEL extern "C" __global__ void __launch_bounds__(256, 4)
 
 // ---- Numbers ----
 
