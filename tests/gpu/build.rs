@@ -33,7 +33,7 @@ fn main() -> Result<(), Box<dyn Error>> {
             .file_stem()
             .and_then(|s| s.to_str())
             .ok_or("a kernel file without a name")?;
-        let kernels = kernels_of(file, &out)?;
+        let kernels = kernels_of(file, &sources, &out)?;
         let mut text = String::new();
         writeln!(text, "#include \"shim.h\"\n#include \"table.h\"")?;
         writeln!(text, "#include {:?}", file.display().to_string())?;
@@ -83,7 +83,7 @@ fn compiler() -> cc::Build {
 }
 
 /// Names of a file's kernels, also of those that macros make.
-fn kernels_of(file: &Path, out: &Path) -> Result<Vec<String>, Box<dyn Error>> {
+fn kernels_of(file: &Path, sources: &Path, out: &Path) -> Result<Vec<String>, Box<dyn Error>> {
     // A copy by another name, because compilers know `.cu`; it includes what is beside the original.
     let copy = out.join("scan.cpp");
     fs::copy(file, &copy)?;
@@ -92,10 +92,7 @@ fn kernels_of(file: &Path, out: &Path) -> Result<Vec<String>, Box<dyn Error>> {
         .cpp(true)
         .std("c++17")
         .warnings(false)
-        .cargo_warnings(false);
-    if let Some(folder) = file.parent() {
-        build.include(folder);
-    }
+        .include(sources);
     let text = String::from_utf8(build.file(&copy).try_expand()?)?;
     let names: Vec<String> = text
         .split(KERNEL)

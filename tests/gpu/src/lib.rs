@@ -208,7 +208,8 @@ impl Driver for Emulator {
                 )
             };
             if failed != 0 {
-                let text = CStr::from_bytes_until_nul(&message).map_err(candle_core::Error::wrap)?;
+                let text =
+                    CStr::from_bytes_until_nul(&message).map_err(candle_core::Error::wrap)?;
                 bail!("{}", text.to_string_lossy());
             }
             Ok(())
