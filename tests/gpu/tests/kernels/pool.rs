@@ -108,6 +108,10 @@ fn pairs(ranges: &[Range<usize>]) -> Memory<i32> {
     Memory::from(&flat)
 }
 
+fn one(range: Range<usize>) -> Vec<Range<usize>> {
+    std::iter::once(range).collect()
+}
+
 /// For each of `len` pixels, first and end of the windows that may contain it.
 fn cover(ranges: &[Range<usize>], len: usize) -> Vec<Range<usize>> {
     (0..len)
@@ -124,18 +128,14 @@ fn cover(ranges: &[Range<usize>], len: usize) -> Vec<Range<usize>> {
 fn windows_of<T: Real>() {
     // Overlapping, empty, out of order, leaving pixels out.
     let cases: [([usize; 4], Vec<Range<usize>>, Vec<Range<usize>>); 4] = [
-        ([2, 8, 4, 8], vec![0..3, 2..6, 2..2, 5..8], vec![0..4]),
+        ([2, 8, 4, 8], vec![0..3, 2..6, 2..2, 5..8], one(0..4)),
         ([1, 5, 3, 3], vec![3..5, 0..2], vec![0..2, 1..3]),
         (
             [3, 6, 6, 16],
             vec![0..6, 1..2, 4..5],
             vec![0..1, 0..6, 3..5],
         ),
-        (
-            [1, 1, 1, 1],
-            std::iter::once(0..1).collect(),
-            std::iter::once(0..1).collect(),
-        ),
+        ([1, 1, 1, 1], one(0..1), one(0..1)),
     ];
     for ([n, h, w, c], ys, xs) in cases {
         let (rows, cols) = (ys.len(), xs.len());

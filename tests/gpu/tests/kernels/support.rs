@@ -182,7 +182,10 @@ pub fn run_once(kernel: &str, grid: [u32; 3], args: &[A], order: u32) -> candle_
         Some("faults") => "faults",
         other => panic!("{kernel} is in {other:?}"),
     };
-    EXERCISED.lock().unwrap().insert(kernel.to_owned());
+    EXERCISED
+        .lock()
+        .expect("no test panics while it holds this")
+        .insert(kernel.to_owned());
     let args: Vec<Arg> = args
         .iter()
         .map(|a| match *a {
@@ -225,7 +228,7 @@ pub fn launch_with(kernel: &str, grids: &[[u32; 3]], args: &[A], also: &[&dyn Re
             for (m, lines) in memory.iter().zip(&before) {
                 m.restore(lines);
             }
-            run_once(kernel, *grid, args, order).unwrap();
+            run_once(kernel, *grid, args, order).expect("a launch without mistakes");
             memory.iter().for_each(|m| m.check_margins(kernel));
             let after = contents();
             let first = first.get_or_insert_with(|| after.clone());
