@@ -298,7 +298,7 @@ KERNEL norm_fold(const float* w, const float* b, const float* mean, const float*
     }
 }
 
-// Moves running statistics towards the mean over groups of fresh ones. Twin: ops' running statistics.
+// Moves running statistics towards the mean over groups of fresh ones. Twin: executor.rs, running statistics.
 // Bytes: 4 (groups + 2) width; FLOPs: (groups + 4) width.
 KERNEL norm_running(float* running, const float* fresh, int groups, int width, double momentum) {
     for (i64 c = first_item(); c < width; c += item_stride()) {

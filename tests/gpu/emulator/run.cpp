@@ -1,8 +1,8 @@
 // Runs the blocks of a kernel on the processor.
 //
 // The threads of a block are fibers of one thread of the operating system. A fiber starts thread after thread until one waits
-// at a barrier; then the next fiber goes on starting them. So kernels without barriers cost one switch per block. When no
-// thread can go on, barriers that all threads have reached open; a barrier that some will never reach is an error.
+// at a barrier; then the next fiber goes on starting them. So kernels without barriers cost one switch per block. A warp goes on
+// until all of its threads wait for the block; a barrier that some will never reach is an error.
 
 #include "shim.h"
 #include "table.h"
@@ -105,7 +105,7 @@ struct Runner {
     unsigned prepared;
     Thread threads[MOST_THREADS];
     unsigned order[MOST_THREADS];
-    unsigned count, next, done, fiber;
+    unsigned count, next, done, used, fiber;
     const ReidKernel* kernel;
     void* const* args;
     bool failed;
@@ -168,61 +168,54 @@ void resume(Runner& r, unsigned fiber_index) {
     change(r.scheduler, r.fibers[fiber_index]);
 }
 
-// Opens every barrier whose threads are all there; whether there was one.
-bool open_barriers(Runner& r) {
-    bool whole = true;
-    for (unsigned t = 0; t < r.count; t++) {
-        whole &= r.threads[t].state == State::AtBlockBarrier && r.threads[t].line == r.threads[0].line;
+// Opens the barrier at which all of these threads wait; whether there was one.
+bool open_barrier(Runner& r, State at, unsigned first, unsigned end) {
+    for (unsigned t = first; t < end; t++) {
+        if (r.threads[t].state != at || r.threads[t].line != r.threads[first].line) return false;
     }
-    if (whole) {
-        for (unsigned t = 0; t < r.count; t++) r.threads[t].state = State::Ready;
-        return true;
-    }
-    bool any = false;
-    for (unsigned first = 0; first < r.count; first += WARP) {
-        const unsigned end = first + WARP < r.count ? first + WARP : r.count;
-        bool warp = true;
-        for (unsigned t = first; t < end; t++) {
-            warp &= r.threads[t].state == State::AtWarpBarrier && r.threads[t].line == r.threads[first].line;
-        }
-        for (unsigned t = first; warp && t < end; t++) r.threads[t].state = State::Ready;
-        any |= warp;
-    }
-    return any;
+    for (unsigned t = first; t < end; t++) r.threads[t].state = State::Ready;
+    return true;
 }
 
-void run_block(Runner& r) {
-    r.next = r.done = 0;
-    unsigned used = 0;
-    while (r.next < r.count && !r.failed) {
-        if (used == r.prepared) {
-            char* stack = r.stacks + STACK * used;
+// Runs what can run of the threads `order[begin..end]`; starts those that were not yet.
+void run_threads(Runner& r, unsigned begin, unsigned end) {
+    for (unsigned i = begin; i < end && i < r.next && !r.failed; i++) {
+        const unsigned t = r.order[i];
+        if (r.threads[t].state != State::Ready) continue;
+        threadIdx.x = t;
+        resume(r, r.threads[t].fiber);
+    }
+    while (r.next < end && !r.failed) {
+        if (r.used == r.prepared) {
+            char* stack = r.stacks + STACK * r.used;
             memcpy(stack, &CANARY, sizeof(CANARY));
-            prepare(r.fibers[used], stack, fiber);
+            prepare(r.fibers[r.used], stack, fiber);
             r.prepared++;
         }
-        resume(r, used++);
+        resume(r, r.used++);
     }
+}
+
+// Warp after warp runs as far ahead of the others as barriers let it, so that a missing one shows.
+void run_block(Runner& r) {
+    r.next = r.done = r.used = 0;
     while (r.done < r.count && !r.failed) {
-        if (!open_barriers(r)) {
-            unsigned waiting = 0, line = 0;
-            for (unsigned t = 0; t < r.count; t++) {
-                if (r.threads[t].state == State::Done) continue;
-                waiting++;
-                line = r.threads[t].line;
-            }
-            snprintf(r.message, sizeof(r.message),
-                     "%u of %u threads wait at barriers (one in line %u) that the others never reach; %u have ended",
-                     waiting, r.count, line, r.done);
-            r.failed = true;
-            break;
+        for (unsigned begin = 0; begin < r.count && !r.failed; begin += WARP) {
+            const unsigned end = begin + WARP < r.count ? begin + WARP : r.count;
+            const unsigned first = r.order[begin] / WARP * WARP;
+            do {
+                run_threads(r, begin, end);
+            } while (!r.failed && open_barrier(r, State::AtWarpBarrier, first, first + (end - begin)));
         }
-        for (unsigned i = 0; i < r.count && !r.failed; i++) {
-            const unsigned t = r.order[i];
-            if (r.threads[t].state != State::Ready) continue;
-            threadIdx.x = t;
-            resume(r, r.threads[t].fiber);
+        if (r.done == r.count || r.failed || open_barrier(r, State::AtBlockBarrier, 0, r.count)) continue;
+        unsigned line = 0;
+        for (unsigned t = 0; t < r.count; t++) {
+            if (r.threads[t].state != State::Done) line = r.threads[t].line;
         }
+        snprintf(r.message, sizeof(r.message),
+                 "%u of %u threads wait at barriers (one in line %u) that the others never reach; %u have ended",
+                 r.count - r.done, r.count, line, r.done);
+        r.failed = true;
     }
     for (unsigned i = 0; i < r.prepared; i++) {
         if (memcmp(r.stacks + STACK * i, &CANARY, sizeof(CANARY)) == 0) continue;
@@ -233,17 +226,30 @@ void run_block(Runner& r) {
     if (r.failed) r.prepared = 0;
 }
 
-// The order in which threads run between barriers: 0 forward, 1 backward, else shuffled.
-void set_order(Runner& r, unsigned seed) {
-    for (unsigned t = 0; t < r.count; t++) r.order[t] = seed == 1 ? r.count - 1 - t : t;
-    if (seed < 2) return;
-    uint64_t state = seed;
-    for (unsigned t = r.count; t > 1; t--) {
+// Shuffles with a linear congruential generator.
+void shuffle(unsigned* x, unsigned len, uint64_t& state) {
+    for (; len > 1; len--) {
         state = state * 6364136223846793005u + 1442695040888963407u;
-        const unsigned other = static_cast<unsigned>((state >> 33) % t);
-        const unsigned kept = r.order[t - 1];
-        r.order[t - 1] = r.order[other];
-        r.order[other] = kept;
+        const unsigned other = static_cast<unsigned>((state >> 33) % len);
+        const unsigned kept = x[len - 1];
+        x[len - 1] = x[other];
+        x[other] = kept;
+    }
+}
+
+// The order in which threads run between barriers: 0 forward, 1 backward, else warps and the lanes of each shuffled. The last
+// warp stays the last of all if it is not whole.
+void set_order(Runner& r, unsigned seed) {
+    unsigned warps[MOST_THREADS / WARP];
+    const unsigned whole = r.count / WARP;
+    uint64_t state = seed;
+    for (unsigned w = 0; w < whole; w++) warps[w] = seed == 1 ? whole - 1 - w : w;
+    if (seed > 1) shuffle(warps, whole, state);
+    for (unsigned begin = 0; begin < r.count; begin += WARP) {
+        const unsigned len = begin + WARP < r.count ? WARP : r.count - begin;
+        const unsigned first = begin / WARP < whole ? warps[begin / WARP] * WARP : begin;
+        for (unsigned i = 0; i < len; i++) r.order[begin + i] = first + (seed == 1 ? len - 1 - i : i);
+        if (seed > 1) shuffle(r.order + begin, len, state);
     }
 }
 
