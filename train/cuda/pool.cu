@@ -280,7 +280,7 @@ __device__ __forceinline__ void gem_backward(const T* x, double y, double dy, T*
         const double power = exp(p * l);
         mean += power;
         // 0^p ln 0 is 0 in the limit.
-        log_mean += power * l;
+        log_mean += power > 0.0 ? power * l : 0.0;
     }
     mean /= (double)space;
     log_mean /= (double)space;
