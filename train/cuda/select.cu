@@ -1,4 +1,4 @@
-// The k largest of each row, and distances from products.
+// The k largest of each row, and its least.
 #include "device.cuh"
 
 // Scores as numbers that compare as they should: NaN below minus infinity, both zeros alike, of equal scores the lower index
@@ -24,7 +24,7 @@ __device__ __forceinline__ u64 best_below(const float* row, int first, int cols,
 // The k largest of each row, descending; equal ones by index, NaN last. A block per row: each thread offers the best of its
 // share, and whose offer was taken looks for its next one.
 // Bytes: 4 rows cols from memory, k times 4 / 256 of that more from cache; operations: 4 rows (cols + k (cols / 256 + 13)).
-KERNEL top_k(const float* scores, i64 stride, int rows, int cols, int k, float* values, u32* indices) {
+KERNEL top_k(const float* scores, i64 stride, int rows, int cols, int k, u32* indices) {
     // Two sets, so that a round may write while another warp still reads the last one's.
     __shared__ u64 offers[2][WARPS];
     const i64 row = blockIdx.x;
@@ -44,33 +44,31 @@ KERNEL top_k(const float* scores, i64 stride, int rows, int cols, int k, float* 
         for (int w = 0; w < WARPS; w++) best = offers[rank & 1][w] > best ? offers[rank & 1][w] : best;
         if (own == best) {
             const u32 index = 0xffffffffu - (u32)best;
-            values[row * k + rank] = from[index];
             indices[row * k + rank] = index;
             own = best_below(from, threadIdx.x, cols, best);
         }
     }
 }
 
-template <int V>
-__device__ __forceinline__ void squared_distances_of(float* products, const float* a, const float* b, i64 rows,
-                                                     i64 cols) {
-    for (i64 at = first_item() * V; at < rows * cols; at += item_stride() * V) {
-        i64 row = at;
-        const i64 col = split(row, cols);
-        float d[V], w[V];
-        load<V>(products + at, d);
-        load<V>(b + col, w);
-        const float own = a[row];
+// The least of each row; NaN counts for nothing, and a row of nothing else gives infinity. A block per row.
+// Bytes: 4 rows cols; operations: rows cols.
+KERNEL row_minimum(const float* scores, i64 stride, int rows, int cols, float* least) {
+    __shared__ float offers[WARPS];
+    const i64 row = blockIdx.x;
+    if (row >= rows) return;
+    const float* from = scores + row * stride;
+    float own = __uint_as_float(0x7f800000u);
+#pragma unroll 8
+    for (int i = threadIdx.x; i < cols; i += BLOCK) own = from[i] < own ? from[i] : own;
 #pragma unroll
-        for (int i = 0; i < V; i++) d[i] = positive(own + w[i] - 2.0f * d[i]);
-        store<V>(products + at, d);
+    for (int lanes = WARP / 2; lanes > 0; lanes /= 2) {
+        const float other = __shfl_xor_sync(0xffffffffu, own, lanes);
+        own = other < own ? other : own;
     }
-}
-
-// |a - b|^2 = |a|^2 + |b|^2 - 2 a b in place of the products, not below 0. Bytes: 8 rows cols; FLOPs: 4 rows cols.
-KERNEL squared_distances(float* products, const float* a, const float* b, i64 rows, i64 cols) {
-    if (cols % 4 == 0 && aligned(products, b))
-        squared_distances_of<4>(products, a, b, rows, cols);
-    else
-        squared_distances_of<1>(products, a, b, rows, cols);
+    if (threadIdx.x % WARP == 0) offers[threadIdx.x / WARP] = own;
+    __syncthreads();
+    if (threadIdx.x != 0) return;
+#pragma unroll
+    for (int w = 1; w < WARPS; w++) own = offers[w] < own ? offers[w] : own;
+    least[row] = own;
 }

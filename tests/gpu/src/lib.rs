@@ -5,6 +5,8 @@
 //! aligned, arguments of other types than the kernel's. With another order of threads a missing barrier shows as another
 //! result.
 
+pub mod twins;
+
 use std::collections::HashMap;
 use std::ffi::{CStr, CString, c_char, c_int, c_uint, c_ulonglong, c_void};
 use std::sync::OnceLock;

@@ -59,7 +59,7 @@ tests! {
     update::sgd,
     update::ema,
     select::top_k,
-    select::squared_distances,
+    select::row_minimum,
 }
 
 /// A new kernel needs a test.
@@ -218,6 +218,7 @@ fn product_of<T: Real, C: Real>(dtypes: [DType; 2]) {
             b: matrix(mb.address(), dtypes[0], strides[1], tb),
             c: matrix(mc.address(), dtypes[1], strides[2], false),
             accumulate,
+            exact: false,
         };
         // SAFETY: the matrices lie in these three.
         unsafe { emulator.product(&product) }.expect("a product of known types");

@@ -100,7 +100,7 @@ pub(super) fn max(s: &Windows, x: &[f32], n: usize, c: usize) -> (Vec<f32>, Vec<
     (y, positions)
 }
 
-/// Gradient of [`max`]: windows may overlap, so a pixel may be the maximum of several.
+/// Gradient of [`max`]: windows may overlap, so a pixel may be the maximum of several; empty windows have none.
 pub(super) fn max_backward(
     s: &Windows,
     positions: &[u32],
@@ -115,7 +115,11 @@ pub(super) fn max_backward(
         .zip(dy.par_chunks(out.max(1)))
         .for_each(|((dx, positions), dy)| {
             for (i, (at, dy)) in positions.iter().zip(dy).enumerate() {
-                dx[*at as usize * c + i % c] += dy;
+                let window = i / c;
+                let (ys, xs) = (&s.ys[window / s.xs.len()], &s.xs[window % s.xs.len()]);
+                if !ys.is_empty() && !xs.is_empty() {
+                    dx[*at as usize * c + i % c] += dy;
+                }
             }
         });
     dx

@@ -22,17 +22,14 @@ impl Gpu {
     /// For every row of `features` (N x `width`, row-major), the `k` rows of greatest dot product and the least dot product
     /// of all, in f32 whatever the precision of networks is.
     ///
-    /// Memory on the device: N (`width` + 2 `k` + 1) numbers and blocks of similarities of 1 GiB.
+    /// Memory on the device: N (`width` + `k` + 1) numbers and blocks of similarities of 1 GiB.
     ///
     /// # Errors
     /// If the device has not enough memory.
     pub fn nearest(&self, features: &[f32], width: usize, k: usize) -> Result<Found> {
         let count = features.len() / width.max(1);
         let all = self.upload(features, width)?;
-        let (values, indices) = (
-            self.empty((count, k), DType::F32)?,
-            self.empty((count, k), DType::U32)?,
-        );
+        let indices = self.empty((count, k), DType::U32)?;
         let least = self.empty(count, DType::F32)?;
         let rows = (BLOCK_BYTES / 4 / count.max(1)).clamp(1, count.max(1));
         let scores = self.empty((rows, count), DType::F32)?;
@@ -53,7 +50,6 @@ impl Gpu {
                     int(block.len())?,
                     int(count)?,
                     int(k)?,
-                    at(&values, k)?,
                     at(&indices, k)?,
                 ],
             )?;

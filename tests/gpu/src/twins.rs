@@ -1,0 +1,148 @@
+//! Every operator of a GPU against its twin on the processor, on the same numbers.
+//!
+//! The same cases run on the emulator, wherever the tests run, and on a GPU (`reid-gpu check`).
+
+mod cases;
+
+use candle_core::{DType, Device, Result, Tensor};
+use half::bf16;
+use rand::{RngExt, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+use reid_train::nn::cpu::Cpu;
+use reid_train::nn::gpu::Gpu;
+use reid_train::nn::kernels::Kernels;
+
+/// How an operator compared.
+#[derive(Clone, Debug)]
+pub struct Comparison {
+    /// Operator, and the variant of it that ran.
+    pub operator: &'static str,
+    /// How maps were kept.
+    pub dtype: DType,
+    /// Largest difference over all results, relative to the largest value of each.
+    pub error: f64,
+    /// What is allowed.
+    pub tolerance: f64,
+}
+
+impl Comparison {
+    /// Whether the results are near enough.
+    pub fn holds(&self) -> bool {
+        self.error <= self.tolerance
+    }
+}
+
+/// One side of a comparison: operators, and where their tensors live.
+struct Side<'a> {
+    kernels: &'a dyn Kernels,
+    device: Device,
+    map_dtype: DType,
+    /// Both sides draw the same numbers.
+    random: ChaCha8Rng,
+    results: Vec<(&'static str, Vec<f32>)>,
+}
+
+impl<'a> Side<'a> {
+    fn new(kernels: &'a dyn Kernels, device: &Device) -> Self {
+        Side {
+            kernels,
+            device: device.clone(),
+            map_dtype: kernels.map_dtype(),
+            random: ChaCha8Rng::seed_from_u64(11),
+            results: Vec::new(),
+        }
+    }
+
+    /// Numbers in -1..1 that bf16 holds exactly, so that rounding the input makes no difference.
+    fn numbers(&mut self, count: usize) -> Vec<f32> {
+        (0..count)
+            .map(|_| bf16::from_f32(self.random.random::<f32>() * 2.0 - 1.0).to_f32())
+            .collect()
+    }
+
+    /// A map.
+    fn map(&mut self, shape: &[usize]) -> Result<Tensor> {
+        let values = self.numbers(shape.iter().product());
+        self.map_of(values, shape)
+    }
+
+    fn map_of(&self, values: Vec<f32>, shape: &[usize]) -> Result<Tensor> {
+        Tensor::from_vec(values, shape, &Device::Cpu)?
+            .to_dtype(self.map_dtype)?
+            .to_device(&self.device)
+    }
+
+    /// A vector, parameter or statistic.
+    fn vector(&mut self, shape: &[usize]) -> Result<Tensor> {
+        let values = self.numbers(shape.iter().product());
+        Tensor::from_vec(values, shape, &self.device)
+    }
+
+    /// As [`Side::vector`] in 0.5..1.5.
+    fn positive(&mut self, shape: &[usize]) -> Result<Tensor> {
+        let values = self.numbers(shape.iter().product());
+        let values: Vec<f32> = values.iter().map(|v| 1.0 + 0.5 * v).collect();
+        Tensor::from_vec(values, shape, &self.device)
+    }
+
+    /// Keeps a result for the comparison.
+    fn result(&mut self, name: &'static str, t: &Tensor) -> Result<()> {
+        let t = t.to_device(&Device::Cpu)?.to_dtype(DType::F32)?;
+        self.results.push((name, t.flatten_all()?.to_vec1()?));
+        Ok(())
+    }
+}
+
+/// Compares every operator, in the precision the GPU is set to.
+///
+/// # Errors
+/// If one of them fails.
+pub fn compare(gpu: &Gpu) -> Result<Vec<Comparison>> {
+    let mut comparisons = Vec::new();
+    for (operator, run) in cases::ALL {
+        let mut ours = Side::new(gpu, gpu.device());
+        let mut twin = Side::new(&Cpu, &Device::Cpu);
+        for side in [&mut ours, &mut twin] {
+            run(side).map_err(|e| candle_core::Error::Msg(format!("{operator}: {e}")))?;
+        }
+        gpu.synchronize()?;
+        comparisons.push(Comparison {
+            operator,
+            dtype: gpu.map_dtype(),
+            error: difference(operator, &ours.results, &twin.results)?,
+            tolerance: match gpu.map_dtype() {
+                DType::BF16 => 1e-2,
+                _ => 1e-4,
+            },
+        });
+    }
+    Ok(comparisons)
+}
+
+/// The largest difference, relative to the largest value of the result it is in.
+fn difference(
+    operator: &str,
+    ours: &[(&'static str, Vec<f32>)],
+    twin: &[(&'static str, Vec<f32>)],
+) -> Result<f64> {
+    let mut worst = 0f64;
+    for ((name, a), (_, b)) in ours.iter().zip(twin) {
+        if a.len() != b.len() {
+            candle_core::bail!("{operator}: {name} has {} and {} values", a.len(), b.len());
+        }
+        let scale = b.iter().fold(1e-3f64, |m, v| m.max(f64::from(v.abs())));
+        for (a, b) in a.iter().zip(b) {
+            let off = f64::from((a - b).abs()) / scale;
+            // Also catches NaN.
+            if !(off <= worst) {
+                worst = off;
+            }
+        }
+    }
+    Ok(worst)
+}
+
+/// Names of all operators that are compared.
+pub fn operators() -> impl Iterator<Item = &'static str> {
+    cases::ALL.iter().map(|(name, _)| *name)
+}
