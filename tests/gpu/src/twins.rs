@@ -3,6 +3,7 @@
 //! The same cases run on the emulator, wherever the tests run, and on a GPU (`reid-gpu check`).
 
 mod cases;
+pub mod network;
 
 use candle_core::{DType, Device, Result, Tensor};
 use half::bf16;

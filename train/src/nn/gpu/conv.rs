@@ -7,9 +7,6 @@ use super::launch::{blocks, int, type_name};
 use super::{Arg, ConvAddresses, ConvPass, Gpu, Matrix, Product};
 use crate::nn::kernels::{ConvShape, Epilogue};
 
-/// Most that a matrix of columns may take.
-const COLUMN_BYTES: usize = 256 << 20;
-
 /// A matrix of columns: so many images at a time, one group of channels.
 struct Columns {
     shape: ConvShape,
@@ -35,7 +32,7 @@ impl Columns {
         let [oh, ow] = s.out();
         let pixels = oh * ow;
         let image = (pixels * s.filter_len() * dtype.size_in_bytes()).max(1);
-        let images = (COLUMN_BYTES / image).clamp(1, s.n.max(1));
+        let images = (gpu.room / image).clamp(1, s.n.max(1));
         let memory = gpu.empty(images * pixels * s.filter_len(), dtype)?;
         Ok(Columns {
             shape: *s,

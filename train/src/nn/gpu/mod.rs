@@ -30,9 +30,14 @@ use super::kernels::{
     Kernels, NormGrads, PoolShape, RowStats, SgdItem, SgdRates, WeightedGrads, Windows,
 };
 
+/// Most that a matrix of columns or a block of similarities takes.
+const ROOM: usize = 256 << 20;
+
 /// A GPU, or what stands in for one.
 pub struct Gpu {
     driver: Box<dyn Driver>,
+    /// Bytes that a matrix of columns or a block of similarities may take.
+    room: usize,
 }
 
 impl Gpu {
@@ -40,7 +45,14 @@ impl Gpu {
     pub fn new(driver: impl Driver + 'static) -> Self {
         Gpu {
             driver: Box::new(driver),
+            room: ROOM,
         }
+    }
+
+    /// The same with so many bytes for a matrix of columns or a block of similarities (256 MiB by default); what doesn't fit
+    /// goes in parts, a whole image or a row at least.
+    pub fn with_room(self, room: usize) -> Self {
+        Gpu { room, ..self }
     }
 
     /// Where its tensors live.

@@ -7,9 +7,6 @@ use candle_core::{DType, Result, Tensor};
 use super::launch::{int, long};
 use super::{Gpu, Matrix, Product};
 
-/// Most that a block of similarities may take.
-const BLOCK_BYTES: usize = 1 << 30;
-
 /// What [`Gpu::nearest`] found, row by row.
 pub struct Found {
     /// The `k` most similar rows of each row, equal ones by index; the row itself may be among them.
@@ -22,7 +19,7 @@ impl Gpu {
     /// For every row of `features` (N x `width`, row-major), the `k` rows of greatest dot product and the least dot product
     /// of all, in f32 whatever the precision of networks is.
     ///
-    /// Memory on the device: N (`width` + `k` + 1) numbers and blocks of similarities of 1 GiB.
+    /// Memory on the device: N (`width` + `k` + 1) numbers and a block of similarities of 256 MiB.
     ///
     /// # Errors
     /// If the device has not enough memory.
@@ -31,7 +28,7 @@ impl Gpu {
         let all = self.upload(features, width)?;
         let indices = self.empty((count, k), DType::U32)?;
         let least = self.empty(count, DType::F32)?;
-        let rows = (BLOCK_BYTES / 4 / count.max(1)).clamp(1, count.max(1));
+        let rows = (self.room / 4 / count.max(1)).clamp(1, count.max(1));
         let scores = self.empty((rows, count), DType::F32)?;
         for start in (0..count).step_by(rows) {
             let block = start..(start + rows).min(count);
