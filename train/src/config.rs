@@ -10,6 +10,7 @@ use reid_models::files;
 use serde::{Deserialize, Serialize};
 
 use crate::losses::soft_instance::KlDirection;
+use crate::nn::gpu::Precision;
 
 /// A mistake of the user: exit code 2 instead of 1.
 #[derive(Debug, thiserror::Error)]
@@ -172,6 +173,39 @@ pub struct TrainConfig {
     pub evaluate_every: usize,
     /// Decoded pictures are kept in memory up to this many MiB.
     pub cache_mib: usize,
+    /// Numbers inside networks: "auto" (bf16 on a GPU that has it, else f32), "f32", "tf32" or "bf16". Parameters, losses
+    /// and the statistics of batch norms are f32 in any case. Clustering and evaluation multiply in f32.
+    pub precision: PrecisionConfig,
+    /// Only GPU algorithms that give the same bits in every run, chosen without timing them: repeatable, a little slower.
+    /// The processor always repeats.
+    pub deterministic: bool,
+}
+
+/// `train.precision`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum PrecisionConfig {
+    /// bf16 on a GPU that has it, else f32.
+    #[default]
+    Auto,
+    /// f32, multiplied as such.
+    F32,
+    /// f32, multiplied with 10 bits of mantissa; NVIDIA Ampere or newer.
+    Tf32,
+    /// Maps and filters as bf16; NVIDIA Ampere or newer.
+    Bf16,
+}
+
+impl PrecisionConfig {
+    /// What a device is opened with; `None` leaves it the choice.
+    pub fn wanted(self) -> Option<Precision> {
+        match self {
+            PrecisionConfig::Auto => None,
+            PrecisionConfig::F32 => Some(Precision::F32),
+            PrecisionConfig::Tf32 => Some(Precision::Tf32),
+            PrecisionConfig::Bf16 => Some(Precision::Bf16),
+        }
+    }
 }
 
 impl Default for TrainConfig {
@@ -191,6 +225,8 @@ impl Default for TrainConfig {
             ema: 0.999,
             evaluate_every: 5,
             cache_mib: 4096,
+            precision: PrecisionConfig::Auto,
+            deterministic: false,
         }
     }
 }

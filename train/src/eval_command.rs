@@ -12,6 +12,7 @@ use reid_train::eval::protocol::{Outcome, Protocol, Settings};
 use reid_train::eval::rank::Metric;
 use reid_train::extract::{features, onnx_features};
 use reid_train::fit::load_net;
+use reid_train::nn::device::DeviceSpec;
 use reid_train::run::RunFolder;
 use reid_train::test_set::{Sides, Test, choose};
 
@@ -48,7 +49,7 @@ enum BackendArg {
 }
 
 /// Evaluates runs, then ONNX files.
-pub fn eval(args: &EvalArgs, json: bool) -> Result<()> {
+pub fn eval(args: &EvalArgs, device: DeviceSpec, json: bool) -> Result<()> {
     if args.run.is_empty() && args.onnx.is_empty() {
         return Err(usage("eval: give --run RUN or --onnx FILE"));
     }
@@ -59,7 +60,7 @@ pub fn eval(args: &EvalArgs, json: bool) -> Result<()> {
     args.settings.check(protocol, Metric::Cosine)?;
     for path in &args.run {
         let run = RunFolder::open(path)?;
-        let net = load_net(&run)?;
+        let net = load_net(&run, device)?;
         let test = Test::new(&dataset, Some(protocol), &run.card()?.input, 0)?;
         let sides = test.sides(args.settings.pooling, |store| features(&net, store))?;
         report(&path.display().to_string(), &sides, args, json)?;

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use anyhow::{Result, bail};
-use candle_core::{Device, Tensor};
+use candle_core::Tensor;
 use reid_models::distance::check_embedding;
 use reid_models::graph::EMBEDDING;
 use reid_models::runtime::Embedder;
@@ -26,7 +26,7 @@ pub fn features(net: &Net, store: &Arc<PictureStore>) -> Result<Features> {
     let width = net.graph().width(EMBEDDING)?;
     collect(store, width, |count, pictures| {
         let spec = store.spec();
-        let images = Tensor::from_vec(pictures, (count, 3, spec.height, spec.width), &Device::Cpu)?;
+        let images = Tensor::from_vec(pictures, (count, 3, spec.height, spec.width), net.device())?;
         let outputs = net.forward_no_grad(&images, Mode::Eval, &[EMBEDDING])?;
         let Some(embedding) = outputs.get(EMBEDDING) else {
             bail!("the network has no embedding")

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use anyhow::{Context, Result};
-use candle_core::{Device, Tensor};
+use candle_core::Tensor;
 use reid_models::backbones::BackboneConfig;
 use reid_models::card::{CARD_VERSION, InputSpec, OutputSpec, TrainingSpec};
 use reid_models::graph::EMBEDDING;
@@ -14,10 +14,11 @@ use serde_json::Value;
 
 use crate::capacity;
 use crate::clustering::PseudoLabels;
-use crate::config::{self, RunConfig, usage};
+use crate::config::{self, PrecisionConfig, RunConfig, usage};
 use crate::data::{Spec, dataset};
 use crate::extract::features;
 use crate::methods::{self, Extract};
+use crate::nn::device::{self, DeviceSpec, Opened};
 use crate::nn::{Mode, Net};
 use crate::run::RunFolder;
 use crate::start::{check_loaded, name_of, starting_weights};
@@ -41,6 +42,8 @@ pub struct FitOptions {
     pub sets: Vec<String>,
     /// Starting weights: a file, `zoo:NAME`, `hf:REPO` or `random`; the configuration's `model.init` if absent.
     pub init: Option<String>,
+    /// Where to compute.
+    pub device: DeviceSpec,
     /// Continue a run that was interrupted.
     pub resume: bool,
 }
@@ -83,10 +86,12 @@ pub fn fit(options: &FitOptions) -> Result<Value> {
         .build()
         .map_err(|e| usage(e.to_string()))?;
     require_memory(&graph)?;
+    let opened = open_device(options.device, &config)?;
+    tracing::info!("computing on {}", opened.description);
     let init = options.init.as_deref().unwrap_or(&config.model.init);
     // A resumed run has its weights in the checkpoint; a run that died before its first checkpoint starts over.
     let start = starting_weights(init)?;
-    let (method, report) = (about.build)(&config, graph.clone(), start.as_ref())?;
+    let (method, report) = (about.build)(&config, &opened.device, graph.clone(), start.as_ref())?;
     if start.is_some() {
         check_loaded(init, &graph, &report)?;
     }
@@ -177,7 +182,7 @@ fn probe_of(net: &Net, input: &InputSpec) -> Result<Probe> {
     let images = Tensor::from_vec(
         probe::inputs(input),
         (count, 3, input.height, input.width),
-        &Device::Cpu,
+        net.device(),
     )?;
     let outputs = net.forward_no_grad(&images, Mode::Eval, &[EMBEDDING])?;
     let embedding = outputs
@@ -188,12 +193,29 @@ fn probe_of(net: &Net, input: &InputSpec) -> Result<Probe> {
     })
 }
 
-/// Loads the network of a finished run.
+/// Opens the device a configuration asks for; what it can't do is a mistake of the command line or the configuration.
 ///
 /// # Errors
-/// If the run isn't finished, or graph and weights don't fit.
-pub fn load_net(run: &RunFolder) -> Result<Net> {
-    let mut net = Net::new(run.graph()?, 0, &Device::Cpu)?;
+/// A usage error.
+pub fn open_device(spec: DeviceSpec, config: &RunConfig) -> Result<Opened> {
+    let train = &config.train;
+    device::open(spec, train.precision.wanted(), train.deterministic)
+        .map_err(|e| usage(e.to_string()))
+}
+
+/// Loads the network of a finished run onto a device.
+///
+/// # Errors
+/// If the device can't be opened, the run isn't finished, or graph and weights don't fit.
+pub fn load_net(run: &RunFolder, spec: DeviceSpec) -> Result<Net> {
+    let mut config = run.config()?;
+    if !device::is_gpu(spec) {
+        // What was trained in any precision can be run in f32.
+        config.train.precision = PrecisionConfig::Auto;
+    }
+    let opened = open_device(spec, &config)?;
+    tracing::info!("computing on {}", opened.description);
+    let mut net = Net::new(run.graph()?, 0, &opened.device)?;
     let weights = run.weights()?;
     let report = net.load(&weights)?;
     if let Some(missing) = report.missing.first().or(report.reshaped_refused.first()) {

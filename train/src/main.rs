@@ -16,6 +16,7 @@ use reid_train::eval::command::RankOptions;
 use reid_train::extract::features;
 use reid_train::fit::{FitOptions, fit, load_net};
 use reid_train::methods::METHODS;
+use reid_train::nn::device::{self, DeviceSpec};
 use reid_train::profile::{self, ProfileOptions};
 use reid_train::report::ReportOptions;
 use reid_train::run::RunFolder;
@@ -29,6 +30,9 @@ struct Cli {
     /// One JSON object on standard output instead of text for people.
     #[arg(long, global = true)]
     json: bool,
+    /// Where to compute: auto (the first GPU if this build can use one and there is one), cpu or cuda:N.
+    #[arg(long, global = true, default_value = "auto")]
+    device: DeviceSpec,
     #[command(subcommand)]
     command: Command,
 }
@@ -96,9 +100,6 @@ struct Fit {
     /// fast-reid), zoo:NAME, hf:REPO or hf:REPO/FILE (from Hugging Face's cache, else downloaded into it), or random.
     #[arg(long)]
     init: Option<String>,
-    /// Where to compute: auto or cpu.
-    #[arg(long, default_value = "auto")]
-    device: String,
     /// Continue an interrupted run.
     #[arg(long)]
     resume: bool,
@@ -147,12 +148,6 @@ fn run(cli: &Cli) -> Result<()> {
     match &cli.command {
         Command::Methods => print_methods(cli.json),
         Command::Fit(args) => {
-            if !matches!(args.device.as_str(), "auto" | "cpu") {
-                return Err(usage(format!(
-                    "--device {}: this build computes on the cpu (known: auto, cpu)",
-                    args.device
-                )));
-            }
             let row = fit(&FitOptions {
                 method: args.method.clone(),
                 data: args.data.parse()?,
@@ -161,6 +156,7 @@ fn run(cli: &Cli) -> Result<()> {
                 config: args.config.clone(),
                 sets: args.sets.clone(),
                 init: args.init.clone(),
+                device: cli.device,
                 resume: args.resume,
             })?;
             if cli.json {
@@ -170,9 +166,9 @@ fn run(cli: &Cli) -> Result<()> {
             }
             Ok(())
         }
-        Command::Eval(args) => eval_command::eval(args, cli.json),
+        Command::Eval(args) => eval_command::eval(args, cli.device, cli.json),
         Command::Profile(args) => {
-            let measured = profile::measure(args)?;
+            let measured = profile::measure(args, cli.device)?;
             if cli.json {
                 println!("{}", measured.json());
             } else {
@@ -180,13 +176,19 @@ fn run(cli: &Cli) -> Result<()> {
             }
             Ok(())
         }
-        Command::Rank(args) => eval_command::rank(args, cli.json),
-        Command::Cluster(args) => cluster_command::run(args, cli.json),
+        Command::Rank(args) => {
+            open_for_matrices(cli.device)?;
+            eval_command::rank(args, cli.json)
+        }
+        Command::Cluster(args) => {
+            open_for_matrices(cli.device)?;
+            cluster_command::run(args, cli.json)
+        }
         Command::Extract { run, data, out } => {
             let run = RunFolder::open(run)?;
             let dataset = dataset::load(&data.parse::<Spec>()?)?;
             dataset.check_evaluable()?;
-            let net = load_net(&run)?;
+            let net = load_net(&run, cli.device)?;
             let test = Test::new(&dataset, None, &run.card()?.input, 0)?;
             test.write_features(out, |store| features(&net, store))?;
             if cli.json {
@@ -199,7 +201,7 @@ fn run(cli: &Cli) -> Result<()> {
             Ok(())
         }
         Command::Report(args) => {
-            let path = reid_train::report::report(args)?;
+            let path = reid_train::report::report(args, cli.device)?;
             if cli.json {
                 println!("{}", json!({"report": path}));
             } else {
@@ -233,6 +235,13 @@ fn run(cli: &Cli) -> Result<()> {
             Ok(())
         }
     }
+}
+
+/// Opens the device that takes the matrices of clustering and evaluation, where no network is run.
+fn open_for_matrices(spec: DeviceSpec) -> Result<()> {
+    let opened = device::open(spec, None, false).map_err(|e| usage(e.to_string()))?;
+    tracing::info!("computing on {}", opened.description);
+    Ok(())
 }
 
 fn print_methods(json: bool) -> Result<()> {

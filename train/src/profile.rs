@@ -4,13 +4,15 @@ use std::path::PathBuf;
 use std::time::Instant;
 
 use anyhow::Result;
-use candle_core::{Device, Tensor};
+use candle_core::Tensor;
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use reid_models::graph::NECK;
 use serde_json::{Value, json};
 
 use crate::config::{self, usage};
+use crate::fit::open_device;
+use crate::nn::device::DeviceSpec;
 use crate::nn::optim::{Adam, AdamConfig, ParamGroup};
 use crate::nn::profile::{self, Direction, Row};
 use crate::nn::{self, Mode, Net};
@@ -43,6 +45,8 @@ pub struct ProfileOptions {
 pub struct Measured {
     /// Architecture.
     pub network: String,
+    /// Where it was computed, and how.
+    pub device: String,
     /// Images of a step.
     pub batch: usize,
     /// Steps.
@@ -57,7 +61,7 @@ pub struct Measured {
 ///
 /// # Errors
 /// A [`config::UsageError`] for options out of range, or if the network can't be built.
-pub fn measure(options: &ProfileOptions) -> Result<Measured> {
+pub fn measure(options: &ProfileOptions, device: DeviceSpec) -> Result<Measured> {
     let preset = options.preset.as_deref();
     let config = config::load(
         &options.method,
@@ -76,14 +80,15 @@ pub fn measure(options: &ProfileOptions) -> Result<Measured> {
     let graph = config.model.backbone()?.build()?;
     let network = graph.name.clone();
     let [c, h, w] = graph.input_shape;
-    let net = Net::new(graph, config.seed, &Device::Cpu)?;
+    let opened = open_device(device, &config)?;
+    let net = Net::new(graph, config.seed, &opened.device)?;
     let mut adam = Adam::new(
         vec![ParamGroup::new(net.trainable())],
         AdamConfig::default(),
     )?;
     let mut random = ChaCha8Rng::seed_from_u64(config.seed);
     let values = (0..batch * c * h * w).map(|_| random.random::<f32>() - 0.5);
-    let images = Tensor::from_vec(values.collect::<Vec<_>>(), (batch, c, h, w), &Device::Cpu)?;
+    let images = Tensor::from_vec(values.collect::<Vec<_>>(), (batch, c, h, w), &opened.device)?;
     let mut one = || -> Result<()> {
         let y = net.forward(&images, Mode::Train, &[NECK])?;
         let grads = nn::backward(&y[NECK].sqr()?.mean_all()?)?;
@@ -101,6 +106,7 @@ pub fn measure(options: &ProfileOptions) -> Result<Measured> {
     let seconds = start.elapsed().as_secs_f64();
     Ok(Measured {
         network,
+        device: opened.description,
         batch,
         steps: options.steps,
         seconds,
@@ -117,11 +123,11 @@ impl Measured {
     /// For people.
     pub fn text(&self) -> String {
         format!(
-            "{}, batch {}: {:.1} images/s on {} threads\n{}",
+            "{}, batch {}: {:.1} images/s on {}\n{}",
             self.network,
             self.batch,
             self.rate(),
-            rayon::current_num_threads(),
+            self.device,
             profile::table(&self.rows, self.steps)
         )
     }
@@ -144,6 +150,7 @@ impl Measured {
             .collect();
         json!({
             "network": self.network,
+            "device": self.device,
             "batch": self.batch,
             "steps": self.steps,
             "images_per_second": self.rate(),
@@ -167,7 +174,7 @@ mod tests {
             batch: Some(4),
             steps: 3,
         };
-        let measured = measure(&options).unwrap();
+        let measured = measure(&options, DeviceSpec::Cpu).unwrap();
         let calls = |name: &str, direction| -> u64 {
             let rows = measured.rows.iter();
             rows.filter(|r| r.operator.starts_with(name) && r.direction == direction)
@@ -193,7 +200,7 @@ mod tests {
             ..options
         };
         assert!(
-            measure(&without)
+            measure(&without, DeviceSpec::Cpu)
                 .unwrap_err()
                 .to_string()
                 .contains("--steps")

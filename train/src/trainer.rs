@@ -22,9 +22,10 @@ use crate::eval::plots;
 use crate::eval::protocol::Outcome;
 use crate::extract::features;
 use crate::methods::{Batch, Extract, Features, Method, Sampling, View};
+use crate::nn::device::Feed;
 use crate::nn::optim::{Adam, AdamConfig, ParamGroup};
 use crate::nn::schedule::{Decay, Schedule};
-use crate::nn::{Net, backward};
+use crate::nn::{Net, backward, finite_loss};
 use crate::run::{Checkpoint, Progress, RunFolder};
 use crate::tensorboard;
 use crate::test_set::Test;
@@ -284,16 +285,16 @@ impl Trainer {
             &format!("epoch {}/{}", epoch + 1, self.config.train.epochs),
         );
         let spec = self.store.spec().clone();
-        let device = Device::Cpu;
+        let mut feed = Feed::new(self.method.net().device())?;
         let (mut sums, mut norms, mut images) = (BTreeMap::<&'static str, f64>::new(), 0.0, 0);
         for loaded in train_batches(&self.store, plan, LOADER) {
             let loaded = loaded?;
             let number = loaded.number;
-            let shape = (loaded.indices.len(), 3, spec.height, spec.width);
+            let shape = [loaded.indices.len(), 3, spec.height, spec.width];
             let views = loaded
                 .views
                 .into_iter()
-                .map(|v| Tensor::from_vec(v, shape, &device))
+                .map(|v| feed.tensor(v, &shape))
                 .collect::<Result<_, _>>()?;
             let batch = Batch {
                 indices: loaded.indices,
@@ -303,13 +304,21 @@ impl Trainer {
             let step = || -> Result<()> {
                 let loss = self.method.loss(&batch)?;
                 let grads = backward(&loss.total)?;
-                for optimiser in self.optimisers.values_mut() {
-                    norms += optimiser.step(&grads, lr)? / count as f64;
-                }
+                let steps = self.optimisers.values_mut();
+                let steps = steps
+                    .map(|o| o.step_later(&grads, lr))
+                    .collect::<Result<Vec<_>, _>>()?;
+                drop(grads);
+                self.method.after_step(&batch)?;
+                // Only now does anything wait for a GPU. A loss or gradient that isn't finite has changed nothing.
                 for (name, value) in loss.terms {
+                    let value = finite_loss(name, &value)?;
                     *sums.entry(name).or_default() += f64::from(value) / count as f64;
                 }
-                self.method.after_step(&batch)
+                for norm in steps {
+                    norms += norm.read()? / count as f64;
+                }
+                Ok(())
             };
             step_named(step, number)?;
             images += batch.indices.len();

@@ -16,6 +16,7 @@ use reid_train::eval::Labels;
 use reid_train::eval::single_shot::{DrawForm, Draws};
 use reid_train::extract::features;
 use reid_train::fit::load_net;
+use reid_train::nn::device::DeviceSpec;
 use reid_train::run::RunFolder;
 use serde_json::Value;
 
@@ -187,7 +188,7 @@ fn rows(run: &str, samples: &[Sample]) -> Vec<Row> {
     let run = RunFolder::open(Path::new(run)).unwrap();
     let input = run.card().unwrap().input;
     let store = Arc::new(PictureStore::new(samples.to_vec(), &input, 0).unwrap());
-    let made = features(&load_net(&run).unwrap(), &store).unwrap();
+    let made = features(&load_net(&run, DeviceSpec::Cpu).unwrap(), &store).unwrap();
     made.rows
         .chunks(made.width)
         .zip(samples)

@@ -12,6 +12,7 @@ use reid_models::graph::EMBEDDING;
 use reid_models::weights::fingerprint;
 use reid_train::config;
 use reid_train::nn::Net;
+use reid_train::nn::device::DeviceSpec;
 use reid_train::report::{ReportOptions, report};
 use reid_train::run::RunFolder;
 use serde_json::json;
@@ -84,7 +85,7 @@ fn a_report_shows_curves_without_test_data() {
         with_crops: false,
         out: None,
     };
-    let path = report(&options).unwrap();
+    let path = report(&options, DeviceSpec::Cpu).unwrap();
     assert_eq!(path, run.file("report.html"));
     let html = std::fs::read_to_string(path).unwrap();
     for part in [
@@ -118,7 +119,7 @@ fn test_data_add_lists_and_pictures_only_if_asked() {
             with_crops,
             out: Some(dir.path().join("r.html")),
         };
-        std::fs::read_to_string(report(&options).unwrap()).unwrap()
+        std::fs::read_to_string(report(&options, DeviceSpec::Cpu).unwrap()).unwrap()
     };
     let plain = html(false);
     for part in [
@@ -157,7 +158,7 @@ fn a_folder_that_is_no_run_is_refused() {
         out: None,
     };
     assert!(
-        report(&options)
+        report(&options, DeviceSpec::Cpu)
             .unwrap_err()
             .to_string()
             .contains("not a run folder")

@@ -27,7 +27,7 @@ use crate::losses::hard_instance::hard_instance;
 use crate::losses::proxy_nce::proxy_nce;
 use crate::losses::soft_instance::soft_instance;
 use crate::memory::centroids::centroids;
-use crate::nn::{Mode, Net, finite_loss};
+use crate::nn::{Mode, Net};
 
 /// Online encoder, momentum encoder, proxies.
 pub struct Ice {
@@ -48,16 +48,16 @@ pub struct Ice {
 /// If the weights or the settings don't fit.
 pub fn build(
     config: &RunConfig,
+    device: &Device,
     graph: Graph,
     init: Option<&Weights>,
 ) -> Result<(Box<dyn Method>, LoadReport)> {
-    let device = Device::Cpu;
-    let mut student = Net::new(graph.clone(), config.seed, &device)?;
+    let mut student = Net::new(graph.clone(), config.seed, device)?;
     let report = match init {
         Some(weights) => student.load(weights)?,
         None => LoadReport::default(),
     };
-    let teacher = Net::new(graph, config.seed, &device)?;
+    let teacher = Net::new(graph, config.seed, device)?;
     teacher.clone_weights_from(&student)?;
     let method = Ice {
         student,
@@ -70,7 +70,7 @@ pub fn build(
         dbscan: Dbscan::new(config.cluster.eps, config.cluster.min_samples)?,
         loss: config.loss.clone(),
         ema: config.train.ema,
-        device,
+        device: device.clone(),
         proxies: None,
     };
     Ok((Box::new(method), report))
@@ -134,16 +134,16 @@ impl Method for Ice {
 
         let l = &self.loss;
         let proxy = proxy_nce(&f, proxies, &batch.labels, l.proxy_temperature, l.smoothing)?;
-        let mut terms = vec![("proxy", finite_loss("proxy", &proxy)?)];
+        let mut terms = vec![("proxy", proxy.detach())];
         let mut total = proxy;
         if l.hard_weight > 0.0 {
             let hard = hard_instance(&f, &m_strong, &batch.labels, l.hard_temperature)?;
-            terms.push(("hard", finite_loss("hard", &hard)?));
+            terms.push(("hard", hard.detach()));
             total = (total + (hard * l.hard_weight)?)?;
         }
         if l.soft_weight > 0.0 {
             let soft = soft_instance(&f, &m_strong, &m_weak, l.soft_temperature, l.soft_direction)?;
-            terms.push(("soft", finite_loss("soft", &soft)?));
+            terms.push(("soft", soft.detach()));
             total = (total + (soft * l.soft_weight)?)?;
         }
         Ok(LossTerms { total, terms })

@@ -10,7 +10,7 @@ pub mod supervised;
 use std::collections::BTreeMap;
 
 use anyhow::{Context, Result, bail};
-use candle_core::{Tensor, Var};
+use candle_core::{Device, Tensor, Var};
 use reid_models::Graph;
 use reid_models::weights::Weights;
 
@@ -114,8 +114,8 @@ pub struct Batch {
 pub struct LossTerms {
     /// Scalar to minimise.
     pub total: Tensor,
-    /// Terms for the log, unweighted.
-    pub terms: Vec<(&'static str, f32)>,
+    /// Scalars for the log, unweighted.
+    pub terms: Vec<(&'static str, Tensor)>,
 }
 
 /// Parameters that one optimiser steps.
@@ -192,9 +192,10 @@ pub struct About {
     pub paper: &'static str,
     /// What the data must have.
     pub needs: &'static str,
-    /// Builds the method.
+    /// Builds the method on a device.
     pub build: fn(
         &RunConfig,
+        &Device,
         Graph,
         Option<&Weights>,
     ) -> Result<(Box<dyn Method>, reid_models::weights::LoadReport)>,

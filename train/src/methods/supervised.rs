@@ -12,7 +12,7 @@ use crate::clustering::PseudoLabels;
 use crate::config::{LossConfig, RunConfig, usage};
 use crate::losses::cross_entropy::cross_entropy;
 use crate::losses::triplet::{TripletMargin, triplet};
-use crate::nn::{Mode, Net, finite_loss, init, ops};
+use crate::nn::{Mode, Net, init, ops};
 
 /// Standard deviation of the classifier's start (methods.md 1.1).
 const CLASSIFIER_STD: f32 = 0.001;
@@ -32,11 +32,11 @@ pub struct Supervised {
 /// If the weights don't fit.
 pub fn build(
     config: &RunConfig,
+    device: &Device,
     graph: Graph,
     init: Option<&Weights>,
 ) -> Result<(Box<dyn Method>, LoadReport)> {
-    let device = Device::Cpu;
-    let mut net = Net::new(graph, config.seed, &device)?;
+    let mut net = Net::new(graph, config.seed, device)?;
     let report = match init {
         Some(weights) => net.load(weights)?,
         None => LoadReport::default(),
@@ -46,7 +46,7 @@ pub fn build(
         classifier: None,
         loss: config.loss.clone(),
         seed: config.seed,
-        device,
+        device: device.clone(),
     };
     Ok((Box::new(method), report))
 }
@@ -106,11 +106,11 @@ impl Method for Supervised {
         let outputs = self.net.forward(view, Mode::Train, &[POOLED, NECK])?;
         let logits = ops::linear(&outputs[NECK], self.classifier()?.as_tensor(), None)?;
         let identity = cross_entropy(&logits, &batch.labels, self.loss.smoothing)?;
-        let mut terms = vec![("identity", finite_loss("identity", &identity)?)];
+        let mut terms = vec![("identity", identity.detach())];
         let mut total = identity;
         if self.loss.triplet_weight > 0.0 {
             let triplet = triplet(&outputs[POOLED], &batch.labels, TripletMargin::Soft)?;
-            terms.push(("triplet", finite_loss("triplet", &triplet)?));
+            terms.push(("triplet", triplet.detach()));
             total = (total + (triplet * self.loss.triplet_weight)?)?;
         }
         Ok(LossTerms { total, terms })

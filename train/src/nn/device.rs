@@ -4,11 +4,17 @@
 //! of clustering and evaluation, whose data are on the host, go to the GPU that was opened last, if any.
 
 use std::str::FromStr;
+#[cfg(feature = "cuda")]
+use std::sync::Arc;
 use std::sync::RwLock;
 
-use candle_core::{Device, DeviceLocation, Result, bail};
+use candle_core::{Device, DeviceLocation, Result, Tensor, bail};
 
 use super::cpu::Cpu;
+#[cfg(feature = "cuda")]
+use super::gpu::cuda::Cuda;
+#[cfg(feature = "cuda")]
+use super::gpu::upload::Uploader;
 use super::gpu::{Gpu, Precision, Settings};
 use super::kernels::Kernels;
 
@@ -54,6 +60,15 @@ pub struct Opened {
 /// GPUs that were opened, by what their tensors' device says. They live as long as the program.
 static OPEN: RwLock<Vec<(DeviceLocation, &'static Gpu)>> = RwLock::new(Vec::new());
 
+/// Whether opening this would open a GPU.
+pub fn is_gpu(spec: DeviceSpec) -> bool {
+    match spec {
+        DeviceSpec::Cpu => false,
+        DeviceSpec::Auto => gpus_there(),
+        DeviceSpec::Cuda(_) => true,
+    }
+}
+
 /// Opens a device. `precision` `None` takes bf16 on a GPU that has it and f32 elsewhere. A GPU that is open already gets
 /// these settings.
 ///
@@ -81,9 +96,58 @@ fn on_cpu(precision: Option<Precision>) -> Result<Opened> {
     })
 }
 
+#[cfg(feature = "cuda")]
+fn gpus_there() -> bool {
+    candle_core::utils::cuda_is_available() && super::gpu::cuda::count() > 0
+}
+
 #[cfg(not(feature = "cuda"))]
 fn gpus_there() -> bool {
     false
+}
+
+/// GPUs behind what [`OPEN`] holds, to change their settings, to upload to them and to ask for their memory.
+#[cfg(feature = "cuda")]
+static CUDA: RwLock<Vec<(usize, Arc<Cuda>)>> = RwLock::new(Vec::new());
+
+#[cfg(feature = "cuda")]
+fn on_gpu(ordinal: usize, precision: Option<Precision>, deterministic: bool) -> Result<Opened> {
+    let mut open = CUDA.write().unwrap_or_else(|poison| poison.into_inner());
+    let known = open.iter().find(|(at, _)| *at == ordinal);
+    let cuda = match known {
+        Some((_, cuda)) => cuda.clone(),
+        None => {
+            let exact = Settings {
+                precision: Precision::F32,
+                deterministic,
+            };
+            let cuda = Arc::new(Cuda::open(ordinal, exact)?);
+            register(Gpu::new(cuda.clone()));
+            open.push((ordinal, cuda.clone()));
+            cuda
+        }
+    };
+    let (major, minor) = cuda.compute_capability();
+    let settings = Settings {
+        precision: precision.unwrap_or(match major {
+            8.. => Precision::Bf16,
+            _ => Precision::F32,
+        }),
+        deterministic,
+    };
+    cuda.set_settings(settings)?;
+    let (free, total) = cuda.memory()?;
+    let gib = |bytes: usize| bytes as f64 / f64::from(1 << 30);
+    Ok(Opened {
+        device: candle_core::Device::clone(super::gpu::Driver::device(&*cuda)),
+        description: format!(
+            "cuda:{ordinal}, {} (compute capability {major}.{minor}), {:.1} of {:.1} GiB free, {}",
+            cuda.name(),
+            gib(free),
+            gib(total),
+            settings.describe()
+        ),
+    })
 }
 
 #[cfg(not(feature = "cuda"))]
@@ -92,6 +156,46 @@ fn on_gpu(ordinal: usize, _: Option<Precision>, _: bool) -> Result<Opened> {
         "--device cuda:{ordinal}: this build computes on the processor only; build with --features cuda \
          (docs/CONTRIBUTING.md) or take --device cpu"
     )
+}
+
+/// Carries batches to a device while it computes.
+pub struct Feed {
+    device: Device,
+    #[cfg(feature = "cuda")]
+    uploader: Option<Uploader>,
+}
+
+impl Feed {
+    /// For a device that was opened.
+    ///
+    /// # Errors
+    /// If a GPU gives no stream for copies.
+    pub fn new(device: &Device) -> Result<Self> {
+        #[cfg(feature = "cuda")]
+        let uploader = {
+            let open = CUDA.read().unwrap_or_else(|poison| poison.into_inner());
+            let mut gpus = open.iter().map(|(_, cuda)| cuda);
+            let own = gpus.find(|c| super::gpu::Driver::device(&***c).same_device(device));
+            own.map(|cuda| Uploader::new(cuda.clone())).transpose()?
+        };
+        Ok(Feed {
+            device: device.clone(),
+            #[cfg(feature = "cuda")]
+            uploader,
+        })
+    }
+
+    /// A tensor of this shape on the device; a GPU need not have it yet when this returns.
+    ///
+    /// # Errors
+    /// If the lengths differ or the device has no memory left.
+    pub fn tensor(&mut self, values: Vec<f32>, shape: &[usize]) -> Result<Tensor> {
+        #[cfg(feature = "cuda")]
+        if let Some(uploader) = &mut self.uploader {
+            return uploader.upload(&values, shape);
+        }
+        Tensor::from_vec(values, shape, &self.device)
+    }
 }
 
 /// Makes a GPU's operators known for the device its tensors live on; it stays to the end of the program. This is how an

@@ -23,6 +23,7 @@ use crate::eval::protocol::Protocol;
 use crate::eval::{self, EvalError, Ranking};
 use crate::extract::features;
 use crate::fit::load_net;
+use crate::nn::device::DeviceSpec;
 use crate::run::RunFolder;
 use crate::tensorboard;
 use crate::test_set::{Sides, Test};
@@ -60,7 +61,7 @@ pub(crate) struct Measured {
 ///
 /// # Errors
 /// A folder that is no run, data that can't be evaluated, or a file that can't be read or written.
-pub fn report(options: &ReportOptions) -> Result<PathBuf> {
+pub fn report(options: &ReportOptions, device: DeviceSpec) -> Result<PathBuf> {
     let run = RunFolder::open(&options.run)?;
     let rows = run.metrics()?;
     let metrics = run.file("metrics.jsonl");
@@ -68,7 +69,7 @@ pub fn report(options: &ReportOptions) -> Result<PathBuf> {
         tensorboard::write_missing(&run.file("tensorboard"), &rows, end)?;
     }
     let measured = match &options.data {
-        Some(spec) => Some(measure(&run, spec)?),
+        Some(spec) => Some(measure(&run, spec, device)?),
         None => None,
     };
     let html = page::html(&run, &rows, measured.as_ref(), options.with_crops)?;
@@ -80,10 +81,10 @@ pub fn report(options: &ReportOptions) -> Result<PathBuf> {
     Ok(out)
 }
 
-fn measure(run: &RunFolder, spec: &Spec) -> Result<Measured> {
+fn measure(run: &RunFolder, spec: &Spec, device: DeviceSpec) -> Result<Measured> {
     let dataset = dataset::load(spec)?;
     dataset.check_evaluable()?;
-    let net = load_net(run)?;
+    let net = load_net(run, device)?;
     // Ranked lists and the worst queries are about the whole gallery: no draws, whatever papers do.
     let protocol = match dataset.protocol {
         data::Protocol::Tracklets => Protocol::Video,
