@@ -11,6 +11,8 @@ use rayon::prelude::*;
 
 use super::UnitRows;
 use super::products::{panel_products, turned};
+use crate::nn::device;
+use crate::nn::gpu::Gpu;
 use crate::simd::vectorised;
 
 /// Rows and columns of a tile: 256 KiB of f32, at home in a second-level cache beside what the product packs. Measured at
@@ -50,9 +52,49 @@ impl Neighbours {
     }
 }
 
+/// Multiplications and additions below which a GPU isn't worth the way there and back.
+const WORTH_A_GPU: usize = 1 << 30;
+
 /// The `columns` nearest rows of each row by cosine, counting the row itself (always first). With fewer rows than
 /// `columns`, all of them.
+///
+/// On the GPU that the program opened, if there is one and the work is worth it. Its products are f32, too, but summed in
+/// another order: rows equally near but for the last bits may change places.
 pub fn nearest(rows: &UnitRows, columns: usize) -> Neighbours {
+    let work = rows.count() * rows.count() * rows.width();
+    if let Some(gpu) = device::gpu().filter(|_| work >= WORTH_A_GPU) {
+        match nearest_on(gpu, rows, columns) {
+            Ok(found) => return found,
+            Err(e) => tracing::warn!("the GPU could not find neighbours, the processor does: {e}"),
+        }
+    }
+    nearest_here(rows, columns)
+}
+
+/// As [`nearest`], on a GPU.
+///
+/// # Errors
+/// If it has not enough memory.
+pub fn nearest_on(gpu: &Gpu, rows: &UnitRows, columns: usize) -> candle_core::Result<Neighbours> {
+    let count = rows.count();
+    let columns = columns.clamp(1, count);
+    let found = gpu.nearest(rows.block(0..count), rows.width(), columns)?;
+    let mut indices = Vec::with_capacity(count * columns);
+    for (i, near) in found.indices.chunks_exact(columns).enumerate() {
+        indices.push(i as u32);
+        // The row itself is among the nearest, unless as many equal rows come before it.
+        let others = near.iter().filter(|j| **j != i as u32);
+        indices.extend(others.take(columns - 1));
+    }
+    Ok(Neighbours {
+        columns,
+        indices,
+        farthest: found.least,
+    })
+}
+
+/// As [`nearest`], on the processor.
+fn nearest_here(rows: &UnitRows, columns: usize) -> Neighbours {
     let count = rows.count();
     let columns = columns.clamp(1, count);
     let blocks = count.div_ceil(TILE);

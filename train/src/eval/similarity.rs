@@ -3,12 +3,15 @@
 use std::borrow::Cow;
 use std::ops::Range;
 
+use candle_core::Tensor;
 use gemm::Parallelism;
 use rayon::prelude::*;
 use reid_models::distance;
 
 use super::error::EvalError;
 use super::labels::{Embeddings, check_rows};
+use crate::nn::device;
+use crate::nn::gpu::Gpu;
 
 /// What "near" means.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
@@ -26,12 +29,23 @@ const SAFE: std::ops::RangeInclusive<f64> = 1e-9..=1e9;
 /// Columns of the gallery that a thread takes at a time.
 const TILE: usize = 256;
 
+/// Multiplications and additions below which a GPU isn't worth the way there and back.
+const WORTH_A_GPU: usize = 1 << 30;
+
 /// Checked features of both sides. They are borrowed: scores are scaled, not features.
 pub(super) struct Similarity<'a> {
     query: Side<'a>,
     gallery: Side<'a>,
     width: usize,
     metric: Metric,
+    gpu: Option<OnGpu>,
+}
+
+/// Both sides' features in a GPU's memory.
+struct OnGpu {
+    gpu: &'static Gpu,
+    query: Tensor,
+    gallery: Tensor,
 }
 
 struct Side<'a> {
@@ -60,11 +74,28 @@ impl<'a> Similarity<'a> {
                 gallery: gallery.width,
             });
         }
-        Ok(Similarity {
+        let mut similarity = Similarity {
             query: sides.0,
             gallery: sides.1,
             width: query.width,
             metric,
+            gpu: None,
+        };
+        let work = query.labels.pids.len() * gallery.labels.pids.len() * query.width;
+        if let Some(gpu) = device::gpu().filter(|_| work >= WORTH_A_GPU) {
+            match similarity.upload(gpu) {
+                Ok(there) => similarity.gpu = Some(there),
+                Err(e) => warn(&e),
+            }
+        }
+        Ok(similarity)
+    }
+
+    fn upload(&self, gpu: &'static Gpu) -> candle_core::Result<OnGpu> {
+        Ok(OnGpu {
+            gpu,
+            query: gpu.upload(&self.query.rows, self.width)?,
+            gallery: gpu.upload(&self.gallery.rows, self.width)?,
         })
     }
 
@@ -78,9 +109,27 @@ impl<'a> Similarity<'a> {
     }
 
     /// As [`Similarity::fill`], on all threads: many queries share each tile of the gallery, which must be packed once for each
-    /// block of queries. Packing for 128 queries costs as much as the products themselves.
+    /// block of queries. Packing for 128 queries costs as much as the products themselves. On the GPU that the program opened,
+    /// if there is one and the work is worth it.
     pub(super) fn fill_parallel(&self, queries: Range<usize>, out: &mut [f32]) {
         self.check_sizes(&queries, out);
+        if let Some(OnGpu {
+            gpu,
+            query,
+            gallery,
+        }) = &self.gpu
+        {
+            match gpu.similarities(query, queries.clone(), gallery) {
+                Ok(products) => {
+                    out.copy_from_slice(&products);
+                    out.par_chunks_mut(self.gallery.terms.len())
+                        .zip(queries)
+                        .for_each(|(row, q)| self.finish(q, row, &self.gallery.terms));
+                    return;
+                }
+                Err(e) => warn(&e),
+            }
+        }
         let target = Target(out.as_mut_ptr());
         let count = self.gallery.terms.len();
         (0..count.div_ceil(TILE)).into_par_iter().for_each(|tile| {
@@ -127,24 +176,33 @@ impl<'a> Similarity<'a> {
                 Parallelism::None,
             );
         }
-        if self.metric == Metric::Cosine && self.query.unit && self.gallery.unit {
-            return;
-        }
         let terms = &self.gallery.terms[columns.clone()];
         for (n, q) in queries.enumerate() {
-            let own = self.query.terms[q];
             // SAFETY: as above: row `n`, this tile's columns.
             let row = unsafe {
                 std::slice::from_raw_parts_mut(out.0.add(n * count + columns.start), terms.len())
             };
-            for (score, term) in row.iter_mut().zip(terms) {
-                *score = match self.metric {
-                    Metric::Cosine => *score * (own * term),
-                    Metric::Euclidean => 2.0 * *score - (own + term),
-                };
-            }
+            self.finish(q, row, terms);
         }
     }
+
+    /// From products of query `q` with gallery images to scores; `terms` are the images'.
+    fn finish(&self, q: usize, row: &mut [f32], terms: &[f32]) {
+        if self.metric == Metric::Cosine && self.query.unit && self.gallery.unit {
+            return;
+        }
+        let own = self.query.terms[q];
+        for (score, term) in row.iter_mut().zip(terms) {
+            *score = match self.metric {
+                Metric::Cosine => *score * (own * term),
+                Metric::Euclidean => 2.0 * *score - (own + term),
+            };
+        }
+    }
+}
+
+fn warn(e: &candle_core::Error) {
+    tracing::warn!("the GPU could not compare features, the processor does: {e}");
 }
 
 /// Where threads write their own columns of a shared matrix.
