@@ -218,6 +218,7 @@ fn product_of<T: Real, C: Real>(dtypes: [DType; 2]) {
             b: matrix(mb.address(), dtypes[0], strides[1], tb),
             c: matrix(mc.address(), dtypes[1], strides[2], false),
             accumulate,
+            exact: false,
         };
         // SAFETY: the matrices lie in these three.
         unsafe { emulator.product(&product) }.expect("a product of known types");
