@@ -110,7 +110,7 @@ impl Columns {
         // Whole vectors must not straddle a group's edge or a pixel's.
         let whole = match s.groups {
             1 => s.c,
-            _ if s.c % per_group == 0 => per_group,
+            _ if s.c.is_multiple_of(per_group) => per_group,
             _ => 1,
         };
         let (name, lanes) = gpu.vector_kernel(kernel, self.dtype, whole, &[map, columns])?;

@@ -24,7 +24,7 @@ fn cover(ranges: &[Range<usize>], len: usize) -> Vec<u32> {
     let spans = (0..len).flat_map(|at| {
         let mut inside = (0..ranges.len()).filter(|i| ranges[*i].contains(&at));
         let first = inside.next();
-        let end = inside.last().or(first).map_or(0, |last| last + 1);
+        let end = inside.next_back().or(first).map_or(0, |last| last + 1);
         [first.unwrap_or(0) as u32, end as u32]
     });
     spans.collect()
