@@ -22,9 +22,24 @@ fn emulate(precision: Precision, room: usize) -> &'static Gpu {
     device::register(Gpu::new(Emulator::new(settings)).with_room(room))
 }
 
-fn all() -> Vec<Trained> {
-    let one = |(_, backbone, pooling): &_| train(&Device::Cpu, *backbone, *pooling).unwrap();
+fn all(nudge: f32) -> Vec<Trained> {
+    let one =
+        |(_, backbone, pooling): &_| train(&Device::Cpu, (*backbone, *pooling), nudge).unwrap();
     NETWORKS.iter().map(one).collect()
+}
+
+/// Holds trainings to `exact`, give or take a few times what `nudged` is off: these networks are steep (GeM over eight pixels
+/// near 0 more than any), so a fixed bound would be blind for one or too narrow for another.
+fn hold(what: &str, found: &[Trained], exact: &[Trained], nudged: &[Trained]) {
+    for (((name, ..), found), (exact, nudged)) in
+        NETWORKS.iter().zip(found).zip(exact.iter().zip(nudged))
+    {
+        let (off, allowed) = (found.distance(exact), nudged.distance(exact));
+        println!("{name}: {what} off by {off:?}, a nudge by {allowed:?}");
+        for (off, allowed) in off.iter().zip(allowed) {
+            assert!(*off < 5.0 * allowed + 1e-5, "{name}: {what}");
+        }
+    }
 }
 
 fn rows(count: usize, width: usize) -> Vec<f32> {
@@ -58,17 +73,15 @@ fn an_emulated_gpu_in_the_place_of_the_processor() {
         },
     };
     assert!(device::gpu().is_none());
-    let (trained, near, ranking) = (all(), nearest(&unit, 20), evaluate(&side, &side).unwrap());
+    let trained = all(0.0);
+    // What f32 and bf16 round off.
+    let nudged = [all(2e-6), all(1.0 / 256.0)];
+    let (near, ranking) = (nearest(&unit, 20), evaluate(&side, &side).unwrap());
 
     // Small blocks, so that there are several.
     emulate(Precision::F32, 1 << 20);
     assert!(device::gpu().is_some());
-    for ((name, ..), (a, b)) in NETWORKS.iter().zip(all().iter().zip(&trained)) {
-        let (off, cosine) = a.distance(b);
-        println!("{name}: f32 off by {off:.1e}, cosine {cosine:.7}");
-        // Adam divides by the root of squared gradients: where these are rounding, so is the step.
-        assert!(off < 2e-3 && cosine > 0.9999, "{name}: {off} {cosine}");
-    }
+    hold("f32", &all(0.0), &trained, &nudged[0]);
     let found = nearest(&unit, 20);
     for i in 0..count {
         let (mut a, mut b) = (found.row(i).to_vec(), near.row(i).to_vec());
@@ -86,11 +99,7 @@ fn an_emulated_gpu_in_the_place_of_the_processor() {
     assert_eq!(on_gpu.result.rank1, ranking.result.rank1);
 
     emulate(Precision::Bf16, 1 << 28);
-    let first = all();
-    for ((name, ..), (a, b)) in NETWORKS.iter().zip(first.iter().zip(&trained)) {
-        let (off, cosine) = a.distance(b);
-        println!("{name}: bf16 off by {off:.1e}, cosine {cosine:.5}");
-        assert!(off < 0.1 && cosine > 0.98, "{name}: {off} {cosine}");
-    }
-    assert_eq!(first, all(), "the same bits again");
+    let first = all(0.0);
+    hold("bf16", &first, &trained, &nudged[1]);
+    assert_eq!(first, all(0.0), "the same bits again");
 }

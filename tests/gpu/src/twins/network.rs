@@ -27,11 +27,17 @@ pub const NETWORKS: &[(&str, Backbone, Pooling)] = &[
     ("resnet50_ibn_a, mean", Backbone::Resnet50IbnA, Pooling::Gap),
 ];
 
-/// Trains a small network for three steps on `device`: two groups of batch statistics, Adam, a moving average.
+/// Trains a small network for three steps on `device`: two groups of batch statistics, Adam, a moving average. Every pixel is
+/// off by a random factor of up to `1 + nudge`: what rounding of that size does to a network says how much another order of
+/// sums may do.
 ///
 /// # Errors
 /// If an operator fails.
-pub fn train(device: &Device, backbone: Backbone, pooling: Pooling) -> Result<Trained> {
+pub fn train(
+    device: &Device,
+    (backbone, pooling): (Backbone, Pooling),
+    nudge: f32,
+) -> Result<Trained> {
     let config = BackboneConfig {
         backbone,
         pooling,
@@ -50,7 +56,10 @@ pub fn train(device: &Device, backbone: Backbone, pooling: Pooling) -> Result<Tr
     let mut random = ChaCha8Rng::seed_from_u64(3);
     let mut images = |count: usize| {
         let values: Vec<f32> = (0..count * 3 * 64 * 32)
-            .map(|_| random.random::<f32>() * 4.0 - 2.0)
+            .map(|_| {
+                let value = random.random::<f32>() * 4.0 - 2.0;
+                value * (1.0 + nudge * (random.random::<f32>() * 2.0 - 1.0))
+            })
             .collect();
         Tensor::from_vec(values, (count, 3, 64, 32), device)
     };
@@ -86,9 +95,9 @@ pub fn train(device: &Device, backbone: Backbone, pooling: Pooling) -> Result<Tr
 }
 
 impl Trained {
-    /// How far this is from another: the largest relative difference of losses and norms, and the smallest cosine of two
-    /// embeddings of one picture.
-    pub fn distance(&self, other: &Trained) -> (f64, f64) {
+    /// How far this is from another: the largest relative difference of losses and norms, and of two embeddings of one
+    /// picture (one minus their cosine).
+    pub fn distance(&self, other: &Trained) -> [f64; 2] {
         let mut off = 0f64;
         let pairs = self.losses.iter().zip(&other.losses);
         let losses = pairs.map(|(a, b)| (f64::from(*a), f64::from(*b)));
@@ -110,6 +119,6 @@ impl Trained {
             .chunks(width)
             .zip(other.embeddings.chunks(width));
         let least = rows.map(cosine).fold(1.0, f64::min);
-        (off, least)
+        [off, 1.0 - least]
     }
 }
