@@ -5,9 +5,12 @@
 
 use std::collections::HashMap;
 use std::path::Path;
+use std::sync::LazyLock;
 
 use candle_core::{DType, Device, Tensor, Var};
-use reid_train::nn;
+use reid_gpu_emulator::Emulator;
+use reid_train::nn::gpu::{Gpu, Precision, Settings};
+use reid_train::nn::{self, device};
 
 #[path = "golden/more.rs"]
 mod more;
@@ -22,7 +25,41 @@ mod slopes;
 #[path = "golden/training.rs"]
 mod training;
 
-const CPU: &Device = &Device::Cpu;
+/// Where everything here is computed: the processor; in `golden_gpu`, which takes in this file, an emulated GPU; with
+/// REID_TEST_DEVICE=cuda:N, a real one (with REID_TEST_PRECISION, f32 by default).
+static DEVICE: LazyLock<Device> = LazyLock::new(|| {
+    let wanted = |key| std::env::var(key).ok();
+    if env!("CARGO_CRATE_NAME") == "golden_gpu" {
+        device::register(Gpu::new(Emulator::new(Settings {
+            precision: Precision::F32,
+            deterministic: true,
+        })));
+        return Device::Cpu;
+    }
+    let Some(spec) = wanted("REID_TEST_DEVICE") else {
+        return Device::Cpu;
+    };
+    let precision = match wanted("REID_TEST_PRECISION").as_deref() {
+        None | Some("f32") => Precision::F32,
+        Some("tf32") => Precision::Tf32,
+        Some("bf16") => Precision::Bf16,
+        Some(other) => panic!("REID_TEST_PRECISION={other}: f32, tf32 or bf16"),
+    };
+    let opened = device::open(spec.parse().unwrap(), Some(precision), true).unwrap();
+    println!("on {}", opened.description);
+    opened.device
+});
+
+/// What a device's number format allows, whatever a test asks for: the processor's sums and a GPU's differ in order.
+fn at_least(tolerance: f32) -> f32 {
+    let on_gpu = std::env::var("REID_TEST_DEVICE").is_ok_and(|d| d.starts_with("cuda"));
+    match std::env::var("REID_TEST_PRECISION").as_deref() {
+        Ok("bf16" | "tf32") if on_gpu => tolerance.max(1e-2),
+        _ if on_gpu => tolerance.max(1e-4),
+        _ => tolerance,
+    }
+}
+
 const ROLES: [&str; 4] = ["feature_map", "pooled", "neck", "embedding"];
 
 struct Golden(HashMap<String, Tensor>);
@@ -31,7 +68,7 @@ impl Golden {
     fn open(name: &str) -> Self {
         let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden");
         let path = folder.join(format!("{name}.safetensors"));
-        Golden(candle_core::safetensors::load(path, CPU).unwrap())
+        Golden(candle_core::safetensors::load(path, &DEVICE).unwrap())
     }
 
     fn get(&self, name: &str) -> &Tensor {
@@ -90,7 +127,7 @@ fn close(what: &str, got: &Tensor, want: &Tensor, tolerance: f32) {
             if d.is_nan() || d > m { d } else { m }
         });
     assert!(
-        worst <= tolerance * scale,
+        worst <= at_least(tolerance) * scale,
         "{what}: off by {worst}, largest value {scale}"
     );
 }
@@ -103,5 +140,5 @@ const NECK: f32 = 3e-5;
 fn random(name: &str, shape: &[usize]) -> Var {
     let mut rng = nn::init::stream(33, name);
     let values = nn::init::normal(&mut rng, 1.0, shape.iter().product());
-    Var::from_vec(values, shape, CPU).unwrap()
+    Var::from_vec(values, shape, &DEVICE).unwrap()
 }

@@ -212,7 +212,7 @@ fn ghost_in_a_net(golden: &Golden, case: &str, groups: usize) {
     };
     let y = graph.push("bn", op, &["images"], &["w", "b", "mean", "var"]);
     graph.outputs.insert("y".into(), y);
-    let mut net = Net::new(graph, 0, CPU).unwrap();
+    let mut net = Net::new(graph, 0, &DEVICE).unwrap();
     net.set_norm_groups(groups, RunningFrom::First);
     for (name, key) in [
         ("w", "w"),
@@ -288,7 +288,7 @@ fn instance_batch_norm_as_a_graph() {
         graph.push("BN", bn, &["rest"], &["bn_w", "bn_b", "mean", "var"]);
         let y = graph.push("both", Op::Concat { axis: 0 }, &["IN", "BN"], &[]);
         graph.outputs.insert("y".into(), y);
-        let net = Net::new(graph, 0, CPU).unwrap();
+        let net = Net::new(graph, 0, &DEVICE).unwrap();
         let named = trained.map(|(n, _)| (n, n));
         for (name, key) in named.into_iter().chain(buffers) {
             let value = golden.get(&format!("{case}.{key}"));
@@ -369,7 +369,7 @@ fn view(golden: &Golden, case: &str, base: &Tensor) -> Tensor {
             x = x
                 .contiguous()
                 .unwrap()
-                .index_select(&Tensor::new(taken, CPU).unwrap(), dim)
+                .index_select(&Tensor::new(taken, &DEVICE).unwrap(), dim)
                 .unwrap();
         }
     }

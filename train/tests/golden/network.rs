@@ -24,7 +24,7 @@ fn resnet18(width: usize, height: usize, input_width: usize) -> Graph {
 }
 
 fn golden_net(golden: &Golden) -> Net {
-    let mut net = Net::new(resnet18(4, 48, 32), 3, CPU).unwrap();
+    let mut net = Net::new(resnet18(4, 48, 32), 3, &DEVICE).unwrap();
     let mut weights = Weights::default();
     for (name, t) in &golden.0 {
         if let Some(name) = name.strip_prefix("weight.") {
@@ -56,7 +56,7 @@ fn resnet18_as_torchvision() {
         close(&format!("eval {role}"), &plain[role], want, 1e-5);
     }
     let outputs = net.forward(&images, Mode::Train, &ROLES).unwrap();
-    let mut loss = Tensor::zeros((), DType::F32, CPU).unwrap();
+    let mut loss = Tensor::zeros((), DType::F32, &DEVICE).unwrap();
     for role in ROLES {
         close(
             role,
@@ -183,8 +183,8 @@ fn ghost_batch_norm() {
 
 #[test]
 fn bad_input_is_named() {
-    let net = Net::new(resnet18(4, 48, 32), 0, CPU).unwrap();
-    let images = Tensor::zeros((2, 3, 32, 48), DType::F32, CPU).unwrap();
+    let net = Net::new(resnet18(4, 48, 32), 0, &DEVICE).unwrap();
+    let images = Tensor::zeros((2, 3, 32, 48), DType::F32, &DEVICE).unwrap();
     let err = net
         .forward(&images, Mode::Train, &["neck"])
         .unwrap_err()
@@ -193,7 +193,7 @@ fn bad_input_is_named() {
         err.contains("[3, 48, 32]") && err.contains("[2, 3, 32, 48]"),
         "{err}"
     );
-    let one = Tensor::zeros((1, 3, 48, 32), DType::F32, CPU).unwrap();
+    let one = Tensor::zeros((1, 3, 48, 32), DType::F32, &DEVICE).unwrap();
     let err = net
         .forward(&one, Mode::Train, &["neck"])
         .unwrap_err()
@@ -213,15 +213,15 @@ fn bad_input_is_named() {
 
 #[test]
 fn teacher_and_student() {
-    let student = Net::new(resnet18(4, 48, 32), 1, CPU).unwrap();
-    let teacher = Net::new(resnet18(4, 48, 32), 2, CPU).unwrap();
+    let student = Net::new(resnet18(4, 48, 32), 1, &DEVICE).unwrap();
+    let teacher = Net::new(resnet18(4, 48, 32), 2, &DEVICE).unwrap();
     let name = "layer1.0.conv1.weight";
     let (s, t) = (
         flat(student.param(name).unwrap()),
         flat(teacher.param(name).unwrap()),
     );
     assert_ne!(s, t);
-    let images = Tensor::ones((2, 3, 48, 32), DType::F32, CPU).unwrap();
+    let images = Tensor::ones((2, 3, 48, 32), DType::F32, &DEVICE).unwrap();
     student.forward(&images, Mode::Train, &["neck"]).unwrap();
     teacher.ema_update(&student, 0.75).unwrap();
     for ((got, s), t) in flat(teacher.param(name).unwrap()).iter().zip(&s).zip(&t) {
@@ -240,7 +240,7 @@ fn teacher_and_student() {
     );
     teacher.clone_weights_from(&student).unwrap();
     assert_eq!(teacher.to_weights().unwrap(), student.to_weights().unwrap());
-    let other = Net::new(resnet18(8, 48, 32), 2, CPU).unwrap();
+    let other = Net::new(resnet18(8, 48, 32), 2, &DEVICE).unwrap();
     assert!(matches!(
         other.ema_update(&student, 0.9).unwrap_err(),
         NnError::Counterpart { .. }
@@ -255,10 +255,10 @@ fn the_number_of_threads_changes_nothing() {
             .build()
             .unwrap();
         pool.install(|| {
-            let net = Net::new(resnet18(8, 64, 32), 5, CPU).unwrap();
+            let net = Net::new(resnet18(8, 64, 32), 5, &DEVICE).unwrap();
             let mut rng = nn::init::stream(9, "images");
             let pixels = nn::init::normal(&mut rng, 1.0, 24 * 3 * 64 * 32);
-            let images = Tensor::from_vec(pixels, (24, 3, 64, 32), CPU).unwrap();
+            let images = Tensor::from_vec(pixels, (24, 3, 64, 32), &DEVICE).unwrap();
             let mut adam = Adam::new(
                 vec![ParamGroup::new(net.trainable())],
                 AdamConfig::default(),
@@ -278,7 +278,7 @@ fn the_number_of_threads_changes_nothing() {
 #[test]
 fn a_large_stack_runs_long_chains() {
     let total = nn::with_large_stack(|| {
-        let x = Var::new(1f32, CPU).unwrap();
+        let x = Var::new(1f32, &DEVICE).unwrap();
         let mut y = x.as_tensor().clone();
         for _ in 0..20_000 {
             y = (y + 1.0).unwrap();
@@ -308,7 +308,7 @@ fn cpu_seconds() -> f64 {
 fn throughput() {
     nn::tune_allocator();
     let threads = rayon::current_num_threads() as f64;
-    let net = Net::new(resnet18(16, 128, 64), 0, CPU).unwrap();
+    let net = Net::new(resnet18(16, 128, 64), 0, &DEVICE).unwrap();
     let classifier = random("classifier", &[100, 128]);
     let mut params = net.trainable();
     params.push(("classifier".into(), classifier.clone()));

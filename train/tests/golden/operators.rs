@@ -53,7 +53,7 @@ fn check_net(
     mode: Mode,
 ) -> Net {
     let x = golden.var(&format!("{case}.x"));
-    let net = Net::new(single(op, x.dims(), params), 0, CPU).unwrap();
+    let net = Net::new(single(op, x.dims(), params), 0, &DEVICE).unwrap();
     for (name, ..) in params {
         if let Some(value) = golden.0.get(&format!("{case}.{name}")) {
             net.param(name).unwrap().set(value).unwrap();
@@ -279,8 +279,8 @@ fn fused_shortcut(golden: &Golden, case: &str) {
     graph.push("add", Op::Add, &["r", "bn"], &[]);
     let y = graph.push("relu", Op::Relu, &["add"], &[]);
     graph.outputs.insert("y".into(), y);
-    let net = Net::new(graph, 0, CPU).unwrap();
-    let eye = Tensor::eye(c, DType::F32, CPU).unwrap();
+    let net = Net::new(graph, 0, &DEVICE).unwrap();
+    let eye = Tensor::eye(c, DType::F32, &DEVICE).unwrap();
     let zero = eye.zeros_like().unwrap();
     for (name, parts) in [("x.weight", [&eye, &zero]), ("r.weight", [&zero, &eye])] {
         let weight = Tensor::cat(&parts, 1)
@@ -346,7 +346,7 @@ fn vectors() {
 
 #[test]
 fn a_zero_vector_has_zero_norm_gradient() {
-    let x = Var::new(&[[0f32, 0.0, 0.0], [3.0, 0.0, 4.0]], CPU).unwrap();
+    let x = Var::new(&[[0f32, 0.0, 0.0], [3.0, 0.0, 4.0]], &DEVICE).unwrap();
     let y = ops::l2_normalize(&x).unwrap();
     assert_eq!(
         y.to_vec2::<f32>().unwrap(),

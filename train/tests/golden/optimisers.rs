@@ -153,7 +153,7 @@ fn clipping_alone() {
         let params: Vec<(String, Var)> = ["a", "b"]
             .map(|n| (n.to_string(), golden.var(&format!("{case}.{n}.grad"))))
             .into();
-        let mut grads = Tensor::zeros((), DType::F32, CPU)
+        let mut grads = Tensor::zeros((), DType::F32, &DEVICE)
             .unwrap()
             .backward()
             .unwrap();
@@ -175,7 +175,7 @@ fn clipping_alone() {
                 clip_norm: Some(limit),
                 ..Default::default()
             };
-            let mut grads = Tensor::zeros((), DType::F32, CPU)
+            let mut grads = Tensor::zeros((), DType::F32, &DEVICE)
                 .unwrap()
                 .backward()
                 .unwrap();

@@ -12,13 +12,13 @@ fn finite_differences(what: &str, inputs: &[Var], f: impl Fn(&[Var]) -> Tensor) 
     let weights = {
         let y = f(inputs);
         let values = nn::init::normal(&mut rng, 1.0, y.elem_count());
-        Tensor::from_vec(values, y.dims(), CPU).unwrap()
+        Tensor::from_vec(values, y.dims(), &DEVICE).unwrap()
     };
     let loss = |v: &[Var]| (f(v) * &weights).unwrap().sum_all().unwrap();
     let grads = nn::backward(&loss(inputs)).unwrap();
     for (i, input) in inputs.iter().enumerate() {
         let direction = nn::init::normal(&mut rng, 1.0, input.elem_count());
-        let direction = Tensor::from_vec(direction, input.dims(), CPU).unwrap();
+        let direction = Tensor::from_vec(direction, input.dims(), &DEVICE).unwrap();
         let product = (grads.get(input).unwrap() * &direction).unwrap();
         let slope = product.sum_all().unwrap().to_scalar::<f32>().unwrap();
         let start = input.copy().unwrap();
@@ -73,7 +73,7 @@ fn gradients_are_slopes() {
     });
     // Smooth away from the clamp.
     let above = Var::from_tensor(&(map.abs().unwrap() + 0.5).unwrap()).unwrap();
-    let p = Var::new(&[2.5f32], CPU).unwrap();
+    let p = Var::new(&[2.5f32], &DEVICE).unwrap();
     finite_differences("gem", &[above, p], |v| {
         ops::gem_pool(&v[0], &v[1], 1e-6).unwrap()
     });
@@ -158,11 +158,11 @@ proptest! {
         let mut rng = nn::init::stream(seed, "case");
         let mut draw = |shape: [usize; 4]| {
             let values = nn::init::normal(&mut rng, 1.0, shape.iter().product());
-            Var::from_vec(values, &shape, CPU).unwrap()
+            Var::from_vec(values, &shape, &DEVICE).unwrap()
         };
         let (x, w) = (draw([n, groups * cg, h, width]), draw([groups * og, cg, kh, kw]));
         let y = ops::conv2d(&x, &w, None, options).unwrap();
-        let want = Tensor::from_vec(naive(&x, &w, options), y.dims(), CPU).unwrap();
+        let want = Tensor::from_vec(naive(&x, &w, options), y.dims(), &DEVICE).unwrap();
         close("y", &y, &want, 1e-5);
         let dy = draw(y.dims4().unwrap().into());
         let grads = nn::backward(&(&y * dy.as_tensor()).unwrap().sum_all().unwrap()).unwrap();

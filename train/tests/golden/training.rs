@@ -74,7 +74,7 @@ pub(super) fn gradients(
     step: usize,
     params: &[(String, Var)],
 ) -> candle_core::backprop::GradStore {
-    let mut grads = Tensor::zeros((), DType::F32, CPU)
+    let mut grads = Tensor::zeros((), DType::F32, &DEVICE)
         .unwrap()
         .backward()
         .unwrap();
@@ -175,7 +175,7 @@ fn a_gradient_that_is_not_finite_is_named_and_updates_nothing() {
     assert!((grad_norm(&grads, &params).unwrap() - f64::from(squares.sqrt())).abs() < 1e-5);
     let mut bad = flat(grads.get(&params[1].1).unwrap());
     bad[3] = f32::NAN;
-    grads.insert(&params[1].1, Tensor::from_vec(bad, 7, CPU).unwrap());
+    grads.insert(&params[1].1, Tensor::from_vec(bad, 7, &DEVICE).unwrap());
     let before = flat(&params[0].1);
     let mut adam = Adam::new(vec![ParamGroup::new(params.clone())], AdamConfig::default()).unwrap();
     let err = adam.step(&grads, 1e-2).unwrap_err();
@@ -184,7 +184,7 @@ fn a_gradient_that_is_not_finite_is_named_and_updates_nothing() {
         "{err}"
     );
     assert_eq!(flat(&params[0].1), before);
-    let loss = Tensor::new(f32::INFINITY, CPU).unwrap();
+    let loss = Tensor::new(f32::INFINITY, &DEVICE).unwrap();
     assert!(
         nn::finite_loss("ce", &loss)
             .unwrap_err()
