@@ -173,6 +173,9 @@ pub struct TrainConfig {
     pub evaluate_every: usize,
     /// Decoded pictures are kept in memory up to this many MiB.
     pub cache_mib: usize,
+    /// Threads that decode and augment pictures. 0 leaves the networks the cores they need: one on the processor, all but two
+    /// beside a GPU. Results do not depend on it.
+    pub workers: usize,
     /// Numbers inside networks: "auto" (bf16 on a GPU that has it, else f32), "f32", "tf32" or "bf16". Parameters, losses
     /// and the statistics of batch norms are f32 in any case. Clustering and evaluation multiply in f32.
     pub precision: PrecisionConfig,
@@ -225,6 +228,7 @@ impl Default for TrainConfig {
             ema: 0.999,
             evaluate_every: 5,
             cache_mib: 4096,
+            workers: 0,
             precision: PrecisionConfig::Auto,
             deterministic: false,
         }

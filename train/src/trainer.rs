@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 
 use crate::capacity;
 use crate::clustering::agreement::{agreement, camera_information, lost_identities};
-use crate::config::{RunConfig, usage};
+use crate::config::{RunConfig, TrainConfig, usage};
 use crate::data::loader::{LoaderConfig, Plan, train_batches};
 use crate::data::store::cache_budget;
 use crate::data::{Augment, Corrupt, Dataset, PictureStore, PkSampler, Sample, Strategy};
@@ -30,11 +30,20 @@ use crate::run::{Checkpoint, Progress, RunFolder};
 use crate::tensorboard;
 use crate::test_set::Test;
 
-/// One thread keeps up with the networks and leaves them the cores.
-const LOADER: LoaderConfig = LoaderConfig {
-    workers: 1,
-    prefetch: 4,
-};
+/// Threads that make batches for a network on this device, if the configuration leaves it open (0). On the processor one
+/// keeps up with the networks and leaves them the cores; a GPU needs this thread and one for the driver, the rest is free.
+fn loader(workers: usize, device: &Device) -> LoaderConfig {
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let workers = match (workers, device) {
+        (0, Device::Cpu) => 1,
+        (0, _) => cores.saturating_sub(2).max(1),
+        (workers, _) => workers,
+    };
+    LoaderConfig {
+        workers,
+        prefetch: workers + 3,
+    }
+}
 
 /// A training in progress.
 pub struct Trainer {
@@ -285,9 +294,11 @@ impl Trainer {
             &format!("epoch {}/{}", epoch + 1, self.config.train.epochs),
         );
         let spec = self.store.spec().clone();
-        let mut feed = Feed::new(self.method.net().device())?;
+        let device = self.method.net().device();
+        let mut feed = Feed::new(device)?;
+        let threads = loader(self.config.train.workers, device);
         let (mut sums, mut norms, mut images) = (BTreeMap::<&'static str, f64>::new(), 0.0, 0);
-        for loaded in train_batches(&self.store, plan, LOADER) {
+        for loaded in train_batches(&self.store, plan, threads) {
             let loaded = loaded?;
             let number = loaded.number;
             let shape = [loaded.indices.len(), 3, spec.height, spec.width];
@@ -320,7 +331,7 @@ impl Trainer {
                 }
                 Ok(())
             };
-            step_named(step, number)?;
+            step_named(step, number).map_err(|e| out_of_memory(e, &batch, &self.config.train))?;
             images += batch.indices.len();
             bar.inc(1);
         }
@@ -443,6 +454,31 @@ fn tensors(weights: Weights) -> Result<BTreeMap<String, Tensor>> {
 
 fn step_named(step: impl FnOnce() -> Result<()>, number: usize) -> Result<()> {
     step().with_context(|| format!("iteration {}", number + 1))
+}
+
+/// What a GPU that ran out of memory says, with what to change.
+fn out_of_memory(error: anyhow::Error, batch: &Batch, train: &TrainConfig) -> anyhow::Error {
+    let said = format!("{error:#}");
+    // Drivers and libraries of NVIDIA name it in these ways.
+    let ran_out = ["OUT_OF_MEMORY", "out of memory", "ALLOC_FAILED"];
+    if !ran_out.iter().any(|words| said.contains(words)) {
+        return error;
+    }
+    let [_, _, height, width] = batch.views.first().map_or([0; 4], |v| {
+        let mut dims = [0; 4];
+        dims.iter_mut().zip(v.dims()).for_each(|(d, n)| *d = *n);
+        dims
+    });
+    error.context(format!(
+        "the GPU has not enough memory for batches of {} pictures ({} x {}) of {height} x {width} in {} views: lower \
+         train.instances (now {}) or train.identities (now {}), or model.size",
+        batch.indices.len(),
+        train.identities,
+        train.instances,
+        batch.views.len(),
+        train.instances,
+        train.identities,
+    ))
 }
 
 /// A bar on a terminal, nothing in a pipe.

@@ -5,6 +5,7 @@
 //! aligned, arguments of other types than the kernel's. With another order of threads a missing barrier shows as another
 //! result.
 
+pub mod bench;
 pub mod twins;
 
 use std::collections::HashMap;

@@ -143,6 +143,11 @@ fn difference(
     Ok(worst)
 }
 
+/// Whether maps are kept as bf16.
+pub fn is_bf16(gpu: &Gpu) -> bool {
+    gpu.map_dtype() == DType::BF16
+}
+
 /// Names of all operators that are compared.
 pub fn operators() -> impl Iterator<Item = &'static str> {
     cases::ALL.iter().map(|(name, _)| *name)

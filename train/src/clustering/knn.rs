@@ -94,7 +94,7 @@ pub fn nearest_on(gpu: &Gpu, rows: &UnitRows, columns: usize) -> candle_core::Re
 }
 
 /// As [`nearest`], on the processor.
-fn nearest_here(rows: &UnitRows, columns: usize) -> Neighbours {
+pub fn nearest_here(rows: &UnitRows, columns: usize) -> Neighbours {
     let count = rows.count();
     let columns = columns.clamp(1, count);
     let blocks = count.div_ceil(TILE);

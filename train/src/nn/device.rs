@@ -158,6 +158,26 @@ fn on_gpu(ordinal: usize, _: Option<Precision>, _: bool) -> Result<Opened> {
     )
 }
 
+/// The most that a device's networks and tensors took at a time since the last call, in bytes, and starts anew; `None` where
+/// nothing counts it.
+///
+/// # Errors
+/// If a GPU doesn't answer.
+pub fn peak_memory(device: &Device) -> Result<Option<u64>> {
+    #[cfg(feature = "cuda")]
+    {
+        let open = CUDA.read().unwrap_or_else(|poison| poison.into_inner());
+        let mut gpus = open.iter().map(|(_, cuda)| cuda);
+        if let Some(cuda) = gpus.find(|c| super::gpu::Driver::device(&***c).same_device(device)) {
+            let peak = cuda.peak()?;
+            cuda.forget_peak()?;
+            return Ok(peak);
+        }
+    }
+    let _ = device;
+    Ok(None)
+}
+
 /// Carries batches to a device while it computes.
 pub struct Feed {
     device: Device,

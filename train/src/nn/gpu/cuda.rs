@@ -185,6 +185,41 @@ impl Cuda {
         Ok((free + kept, total))
     }
 
+    /// The most that was allocated at a time since [`Cuda::forget_peak`], in bytes; `None` without a pool.
+    ///
+    /// # Errors
+    /// If the device doesn't answer.
+    pub fn peak(&self) -> Result<Option<u64>> {
+        let what = "asking for the peak of memory";
+        let Some(pool) = pool(self.stream.context()).map_err(|e| refused(what, e))? else {
+            return Ok(None);
+        };
+        let mut bytes = 0_u64;
+        let high = sys::CUmemPool_attribute::CU_MEMPOOL_ATTR_USED_MEM_HIGH;
+        // SAFETY: the attribute is written as a 64-bit number.
+        unsafe { sys::cuMemPoolGetAttribute(pool, high, (&raw mut bytes).cast()) }
+            .result()
+            .map_err(|e| refused(what, e))?;
+        Ok(Some(bytes))
+    }
+
+    /// Starts [`Cuda::peak`] anew from what is allocated now.
+    ///
+    /// # Errors
+    /// If the device doesn't answer.
+    pub fn forget_peak(&self) -> Result<()> {
+        let what = "resetting the peak of memory";
+        let Some(pool) = pool(self.stream.context()).map_err(|e| refused(what, e))? else {
+            return Ok(());
+        };
+        let mut zero = 0_u64;
+        let high = sys::CUmemPool_attribute::CU_MEMPOOL_ATTR_USED_MEM_HIGH;
+        // SAFETY: the attribute is read as a 64-bit number; 0 is the one value it may be set to.
+        unsafe { sys::cuMemPoolSetAttribute(pool, high, (&raw mut zero).cast()) }
+            .result()
+            .map_err(|e| refused(what, e))
+    }
+
     /// The stream on which everything runs.
     pub fn stream(&self) -> &Arc<CudaStream> {
         &self.stream
