@@ -1,7 +1,7 @@
 #!/bin/sh
 # Builds every program for NVIDIA GPUs, on any x86-64 Linux machine: no GPU, driver or root needed. The toolkit goes into
 # .deps/cuda, the build into target/cuda, so that a build for processors stays as it is.
-# usage: build.sh [FURTHER ARGUMENTS OF cargo build]
+# usage: build.sh [ARGUMENTS OF cargo build] ; build.sh --tests [ARGUMENTS OF cargo test]: the test programs instead, not run
 set -eu
 cd "$(dirname "$0")/../.."
 root=$(pwd)
@@ -21,7 +21,14 @@ export CUDA_COMPUTE_CAP="${CUDA_COMPUTE_CAP:-80}"
 export CARGO_TARGET_DIR="${CARGO_TARGET_DIR:-$root/target}/cuda"
 
 say "building (the first time takes 15 minutes on two cores, a third of it kernels)"
-cargo build --release --workspace --bins --features reid-train/cuda,reid-train/cudnn "$@"
+case ${1:-} in
+  --tests)
+    shift
+    set -- test --no-run "$@"
+    ;;
+  *) set -- build --bins "$@" ;;
+esac
+cargo "$@" --release --workspace --features reid-train/cuda,reid-train/cudnn
 
 release=$("$CUDA_HOME/bin/nvcc" --version | sed -n 's/.*release \([0-9.]*\),.*/\1/p')
 say "the programs are in $CARGO_TARGET_DIR/release"

@@ -23,7 +23,7 @@ use crate::eval::protocol::Outcome;
 use crate::extract::features;
 use crate::methods::{Batch, Extract, Features, Method, Sampling, View};
 use crate::nn::device::Feed;
-use crate::nn::optim::{Adam, AdamConfig, ParamGroup};
+use crate::nn::optim::{Adam, AdamConfig, GradNorm, ParamGroup};
 use crate::nn::schedule::{Decay, Schedule};
 use crate::nn::{Net, backward, finite_loss};
 use crate::run::{Checkpoint, Progress, RunFolder};
@@ -298,40 +298,48 @@ impl Trainer {
         let mut feed = Feed::new(device)?;
         let threads = loader(self.config.train.workers, device);
         let (mut sums, mut norms, mut images) = (BTreeMap::<&'static str, f64>::new(), 0.0, 0);
-        for loaded in train_batches(&self.store, plan, threads) {
-            let loaded = loaded?;
-            let number = loaded.number;
+        let mut batches = train_batches(&self.store, plan, threads);
+        let mut next = || -> Result<Option<(usize, Batch)>> {
+            let Some(loaded) = batches.next().transpose()? else {
+                return Ok(None);
+            };
             let shape = [loaded.indices.len(), 3, spec.height, spec.width];
-            let views = loaded
-                .views
-                .into_iter()
-                .map(|v| feed.tensor(v, &shape))
-                .collect::<Result<_, _>>()?;
+            let views = loaded.views.into_iter().map(|v| feed.tensor(v, &shape));
             let batch = Batch {
                 indices: loaded.indices,
                 labels: loaded.labels,
-                views,
+                views: views.collect::<Result<_, _>>()?,
             };
-            let step = || -> Result<()> {
+            Ok(Some((loaded.number, batch)))
+        };
+        let mut coming = next()?;
+        while let Some((number, batch)) = coming {
+            let mut launch = || -> Result<Launched> {
                 let loss = self.method.loss(&batch)?;
                 let grads = backward(&loss.total)?;
-                let steps = self.optimisers.values_mut();
-                let steps = steps
+                let optimisers = self.optimisers.values_mut();
+                let norms = optimisers
                     .map(|o| o.step_later(&grads, lr))
                     .collect::<Result<Vec<_>, _>>()?;
                 drop(grads);
                 self.method.after_step(&batch)?;
-                // Only now does anything wait for a GPU. A loss or gradient that isn't finite has changed nothing.
-                for (name, value) in loss.terms {
-                    let value = finite_loss(name, &value)?;
-                    *sums.entry(name).or_default() += f64::from(value) / count as f64;
-                }
-                for norm in steps {
-                    norms += norm.read()? / count as f64;
-                }
-                Ok(())
+                Ok(Launched {
+                    terms: loss.terms,
+                    norms,
+                })
             };
-            step_named(step, number).map_err(|e| out_of_memory(e, &batch, &self.config.train))?;
+            let named = |e: anyhow::Error| {
+                let e = e.context(format!("iteration {}", number + 1));
+                out_of_memory(e, &batch, &self.config.train)
+            };
+            let launched = launch().map_err(named)?;
+            // A GPU is busy now: the moment to bring the next batch, before waiting for the results of this one.
+            coming = next()?;
+            let (terms, norm) = launched.read().map_err(named)?;
+            for (name, value) in terms {
+                *sums.entry(name).or_default() += f64::from(value) / count as f64;
+            }
+            norms += norm / count as f64;
             images += batch.indices.len();
             bar.inc(1);
         }
@@ -452,8 +460,22 @@ fn tensors(weights: Weights) -> Result<BTreeMap<String, Tensor>> {
         .collect()
 }
 
-fn step_named(step: impl FnOnce() -> Result<()>, number: usize) -> Result<()> {
-    step().with_context(|| format!("iteration {}", number + 1))
+/// A step that a GPU may still be computing.
+struct Launched {
+    terms: Vec<(&'static str, Tensor)>,
+    norms: Vec<GradNorm>,
+}
+
+impl Launched {
+    /// Waits for the loss's terms and the sum of the gradients' norms. One that isn't finite has changed no parameter.
+    fn read(self) -> Result<(Vec<(&'static str, f32)>, f64)> {
+        let terms = self.terms.into_iter();
+        let terms = terms
+            .map(|(name, value)| Ok((name, finite_loss(name, &value)?)))
+            .collect::<Result<_>>()?;
+        let norms = self.norms.iter().map(GradNorm::read);
+        Ok((terms, norms.sum::<Result<f64, _>>()?))
+    }
 }
 
 /// What a GPU that ran out of memory says, with what to change.

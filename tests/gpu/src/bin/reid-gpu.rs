@@ -76,6 +76,7 @@ enum Command {
 }
 
 fn main() -> ExitCode {
+    reid_train::nn::tune_allocator();
     let cli = Cli::parse();
     match run(&cli) {
         Ok(()) => ExitCode::SUCCESS,
