@@ -126,7 +126,9 @@ fn the_list_of_gpu_operators_is_the_programs() {
     let known: Vec<&str> = known.lines().collect();
     assert!(known.len() > 30);
     let text = read("docs/BENCHMARKS.md");
-    let (_, list) = text.split_once("### Operators that never ran on a GPU").unwrap();
+    let (_, list) = text
+        .split_once("### Operators that never ran on a GPU")
+        .unwrap();
     let listed: Vec<&str> = list
         .lines()
         .take_while(|line| !line.starts_with('#'))

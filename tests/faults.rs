@@ -349,7 +349,16 @@ fn configuration_mistakes() {
         &["--init", "/no/such.safetensors"],
         &["/no/such.safetensors"],
     );
-    fit(&["--device", "cuda:0"], &["cuda:0", "cpu"]);
+    fit(
+        &["--device", "cuda:0"],
+        &["cuda:0", "--features cuda", "cpu"],
+    );
+    fit(&["--device", "gpu"], &["gpu", "cuda:N"]);
+    fit(
+        &["--set", "train.precision=bf16"],
+        &["train.precision = \"bf16\"", "processor"],
+    );
+    fit(&["--set", "train.precision=fp16"], &["fp16", "bf16"]);
     fails(
         "reid-train",
         &["fit", "--method", "icy", "--data", &spec, "--out", &out],
