@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use anyhow::{Result, bail};
-use candle_core::Tensor;
+use candle_core::Device;
 use reid_models::distance::check_embedding;
 use reid_models::graph::EMBEDDING;
 use reid_models::runtime::Embedder;
@@ -12,6 +12,7 @@ use crate::capacity;
 use crate::data::PictureStore;
 use crate::data::loader::{LoaderConfig, eval_batches};
 use crate::methods::Features;
+use crate::nn::device::Feed;
 use crate::nn::{Mode, Net};
 
 /// Pictures that go through the network at a time.
@@ -24,9 +25,14 @@ const BATCH: usize = 64;
 /// doesn't suffice.
 pub fn features(net: &Net, store: &Arc<PictureStore>) -> Result<Features> {
     let width = net.graph().width(EMBEDDING)?;
-    collect(store, width, |count, pictures| {
+    let mut feed = Feed::new(net.device())?;
+    let threads = match net.device() {
+        Device::Cpu => LoaderConfig::default(),
+        _ => LoaderConfig::beside(true, 0),
+    };
+    collect(store, width, threads, |count, pictures| {
         let spec = store.spec();
-        let images = Tensor::from_vec(pictures, (count, 3, spec.height, spec.width), net.device())?;
+        let images = feed.tensor(pictures, &[count, 3, spec.height, spec.width])?;
         let outputs = net.forward_no_grad(&images, Mode::Eval, &[EMBEDDING])?;
         let Some(embedding) = outputs.get(EMBEDDING) else {
             bail!("the network has no embedding")
@@ -42,7 +48,7 @@ pub fn features(net: &Net, store: &Arc<PictureStore>) -> Result<Features> {
 /// As [`features`], or if the runtime refuses the input.
 pub fn onnx_features(embedder: &mut Embedder, store: &Arc<PictureStore>) -> Result<Features> {
     let width = embedder.width();
-    collect(store, width, |count, pictures| {
+    collect(store, width, LoaderConfig::default(), |count, pictures| {
         Ok((embedder.embed_tensor(count, &pictures)?.concat(), width))
     })
 }
@@ -50,6 +56,7 @@ pub fn onnx_features(embedder: &mut Embedder, store: &Arc<PictureStore>) -> Resu
 fn collect(
     store: &Arc<PictureStore>,
     width: usize,
+    threads: LoaderConfig,
     mut embed: impl FnMut(usize, Vec<f32>) -> Result<(Vec<f32>, usize)>,
 ) -> Result<Features> {
     capacity::require(
@@ -64,7 +71,7 @@ fn collect(
         rows: Vec::with_capacity(store.len() * width),
         ..Features::default()
     };
-    for batch in eval_batches(store, BATCH, LoaderConfig::default()) {
+    for batch in eval_batches(store, BATCH, threads) {
         let batch = batch?;
         let (mut rows, width) = embed(batch.indices.len(), batch.pictures)?;
         for (index, row) in batch.indices.zip(rows.chunks_exact_mut(width)) {

@@ -40,6 +40,23 @@ impl Default for LoaderConfig {
     }
 }
 
+impl LoaderConfig {
+    /// Threads that make batches for a network, 0 leaving it open. On the processor one keeps up with the network and leaves it
+    /// the cores; a GPU needs one for launching and one for the driver, the rest is free.
+    pub fn beside(on_gpu: bool, workers: usize) -> Self {
+        let cores = thread::available_parallelism().map_or(1, usize::from);
+        let workers = match (workers, on_gpu) {
+            (0, false) => 1,
+            (0, true) => cores.saturating_sub(2).max(1),
+            (workers, _) => workers,
+        };
+        LoaderConfig {
+            workers,
+            prefetch: workers + 3,
+        }
+    }
+}
+
 /// What to load for an epoch.
 #[derive(Clone, Debug)]
 pub struct Plan {
@@ -347,4 +364,17 @@ fn readable<'a>(
 fn different(unreadable: &[(usize, DataError)]) -> usize {
     let indices: BTreeSet<usize> = unreadable.iter().map(|(index, _)| *index).collect();
     indices.len()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::LoaderConfig;
+
+    #[test]
+    fn threads_are_as_asked_for() {
+        assert_eq!(LoaderConfig::beside(false, 0).workers, 1);
+        assert!(LoaderConfig::beside(true, 0).workers >= 1);
+        let five = LoaderConfig::beside(false, 5);
+        assert!(five.workers == 5 && five.prefetch > 5);
+    }
 }

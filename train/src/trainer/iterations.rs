@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::io::IsTerminal;
 
 use anyhow::Result;
-use candle_core::{Device, Tensor};
+use candle_core::Tensor;
 use indicatif::{ProgressBar, ProgressStyle};
 
 use super::Trainer;
@@ -14,21 +14,6 @@ use crate::methods::Batch;
 use crate::nn::device::Feed;
 use crate::nn::optim::GradNorm;
 use crate::nn::{backward, finite_loss};
-
-/// Threads that make batches for a network on this device, if the configuration leaves it open (0). On the processor one
-/// keeps up with the networks and leaves them the cores; a GPU needs this thread and one for the driver, the rest is free.
-fn loader(workers: usize, device: &Device) -> LoaderConfig {
-    let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    let workers = match (workers, device) {
-        (0, Device::Cpu) => 1,
-        (0, _) => cores.saturating_sub(2).max(1),
-        (workers, _) => workers,
-    };
-    LoaderConfig {
-        workers,
-        prefetch: workers + 3,
-    }
-}
 
 impl Trainer {
     /// Runs the batches; returns mean terms, mean gradient norm and the number of pictures.
@@ -46,7 +31,7 @@ impl Trainer {
         let spec = self.store.spec().clone();
         let device = self.method.net().device();
         let mut feed = Feed::new(device)?;
-        let threads = loader(self.config.train.workers, device);
+        let threads = LoaderConfig::beside(device.is_cuda(), self.config.train.workers);
         let (mut sums, mut norms, mut images) = (BTreeMap::<&'static str, f64>::new(), 0.0, 0);
         let mut batches = train_batches(&self.store, plan, threads);
         let mut next = || -> Result<Option<(usize, Batch)>> {
@@ -156,7 +141,7 @@ pub fn progress_bar(count: usize, what: &str) -> ProgressBar {
 
 #[cfg(test)]
 mod tests {
-    use candle_core::DType;
+    use candle_core::{DType, Device};
 
     use super::*;
 
@@ -191,12 +176,5 @@ mod tests {
             }
         }
         assert!(!said("shapes differ").contains("memory"));
-    }
-
-    #[test]
-    fn loader_threads_are_as_asked_for() {
-        assert_eq!(loader(0, &Device::Cpu).workers, 1);
-        assert_eq!(loader(5, &Device::Cpu).workers, 5);
-        assert!(loader(5, &Device::Cpu).prefetch > 5);
     }
 }
