@@ -44,6 +44,16 @@ def main(folder):
         print(f"\nneighbours of {r['rows']} rows: {r['equal_rows']} as on the processor")
     for r in rows(folder, "loader"):
         print(f"loader, {r['workers']} threads: {r['pictures_per_second']:.0f} pictures/s in three views")
+    runs = [name for name in ("start", "ice", "ice-short-cuda", "ice-short-cpu") if (folder / name / "metrics.jsonl").exists()]
+    if runs:
+        print("\n| run | epochs | rank-1 | mAP | seconds, training and relabelling |")
+        print("| --- | --- | --- | --- | --- |")
+    for name in runs:
+        lines = [json.loads(line) for line in (folder / name / "metrics.jsonl").read_text().splitlines()]
+        scored = [line for line in lines if "rank1" in line]
+        seconds = sum(line.get("seconds", 0) for line in lines)
+        score = "| {:.1f} % | {:.1f} % |".format(*(100 * scored[-1][k] for k in ("rank1", "map"))) if scored else "| | |"
+        print(f"| {name} | {lines[-1]['epoch']} {score} {seconds:.0f} |")
 
 
 if __name__ == "__main__":
