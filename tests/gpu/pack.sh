@@ -1,6 +1,6 @@
 #!/bin/sh
 # Collects what tests/gpu/run needs from a build by build.sh into DIR: programs and test programs, stripped and compressed
-# (some 7 MB each), so that they can be carried to a machine with a GPU. Builds them first if need be.
+# (some 10 MB each), so that they can be carried to a machine with a GPU. Builds them first if need be.
 # usage: pack.sh DIR
 set -eu
 out=$(mkdir -p "$1" && cd "$1" && pwd)
@@ -18,7 +18,7 @@ pack() {
   strip "$out/$1"
   xz -T0 -f "$out/$1"
 }
-for program in reid-train reid-export reid-world reid-gpu; do pack "$program" "$release/$program"; done
+for program in reid-train reid-world reid-gpu; do pack "$program" "$release/$program"; done
 for test in golden_nn cuda; do
   # shellcheck disable=SC2016  # a program for sed
   path=$(sed -n 's/.*"name":"'"$test"'".*"executable":"\([^"]*\)".*/\1/p' "$log" | tail -n 1)
