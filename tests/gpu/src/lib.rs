@@ -8,10 +8,10 @@
 pub mod bench;
 pub mod twins;
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::ffi::{CStr, CString, c_char, c_int, c_uint, c_ulonglong, c_void};
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Mutex, OnceLock, PoisonError};
 
 use candle_core::{DType, Device, Result, Storage, Tensor, bail};
 use gemm::Parallelism;
@@ -86,6 +86,7 @@ pub fn kernels() -> &'static HashMap<String, Kernel> {
 pub struct Emulator {
     settings: Settings,
     seed: AtomicU32,
+    launched: Mutex<BTreeSet<String>>,
 }
 
 impl Emulator {
@@ -94,7 +95,14 @@ impl Emulator {
         Emulator {
             settings,
             seed: AtomicU32::new(0),
+            launched: Mutex::default(),
         }
+    }
+
+    /// Names of the kernels that ran so far.
+    pub fn launched(&self) -> BTreeSet<String> {
+        let launched = self.launched.lock();
+        launched.unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Sets the order in which a block's threads run between barriers: 0 forward, 1 backward, any other number one of the
@@ -176,6 +184,9 @@ impl Driver for Emulator {
                 kernel.module
             );
         }
+        let mut launched = self.launched.lock().unwrap_or_else(PoisonError::into_inner);
+        launched.insert(launch.kernel.to_owned());
+        drop(launched);
         // The limits of CUDA: the axes of a grid, threads the kernels were compiled for.
         let [x, y, z] = launch.grid;
         if launch.grid.contains(&0) || x > i32::MAX as u32 || y > 65_535 || z > 65_535 {

@@ -9,6 +9,8 @@ use candle_core::{DType, Device, Result, Tensor};
 use half::bf16;
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
+use reid_train::clustering::UnitRows;
+use reid_train::clustering::knn::{Neighbours, nearest_here, nearest_on};
 use reid_train::nn::cpu::Cpu;
 use reid_train::nn::gpu::Gpu;
 use reid_train::nn::kernels::Kernels;
@@ -117,7 +119,60 @@ pub fn compare(gpu: &Gpu) -> Result<Vec<Comparison>> {
             },
         });
     }
+    comparisons.push(neighbours(gpu)?);
     Ok(comparisons)
+}
+
+/// What is no operator of networks.
+const NEIGHBOURS: &str = "neighbours, similarities";
+
+/// Neighbours, least similarities and similarities of random rows.
+fn neighbours(gpu: &Gpu) -> Result<Comparison> {
+    let (count, width, k) = (700, 40, 12);
+    let mut twin = Side::new(&Cpu, &Device::Cpu);
+    let mut rows = twin.numbers(count * width);
+    for row in rows.chunks_exact_mut(width) {
+        let norm = row.iter().map(|x| x * x).sum::<f32>().sqrt();
+        row.iter_mut().for_each(|x| *x /= norm);
+    }
+    let unit = UnitRows::new(&rows, width).map_err(candle_core::Error::wrap)?;
+    let (here, there) = (nearest_here(&unit, k), nearest_on(gpu, &unit, k)?);
+    // Rows as near as each other but for rounding may change places: compare how near they are.
+    let dot = |i: usize, j: u32| -> f32 {
+        let pairs = unit.row(i).iter().zip(unit.row(j as usize));
+        pairs.map(|(a, b)| a * b).sum()
+    };
+    let near = |found: &Neighbours| -> Vec<f32> {
+        let all = (0..count).flat_map(|i| found.row(i).iter().map(move |j| (i, *j)));
+        all.map(|(i, j)| dot(i, j)).collect()
+    };
+    let least = |found: &Neighbours| -> Vec<f32> {
+        (0..count).map(|i| found.farthest_similarity(i)).collect()
+    };
+    let uploaded = gpu.upload(&rows, width)?;
+    let exact: Vec<f32> = (3..9)
+        .flat_map(|i| (0..count as u32).map(move |j| (i, j)))
+        .map(|(i, j)| dot(i, j))
+        .collect();
+    let ours = [
+        ("near", near(&there)),
+        ("least", least(&there)),
+        (
+            "similarities",
+            gpu.similarities(&uploaded, 3..9, &uploaded)?,
+        ),
+    ];
+    let twin = [
+        ("near", near(&here)),
+        ("least", least(&here)),
+        ("similarities", exact),
+    ];
+    Ok(Comparison {
+        operator: NEIGHBOURS,
+        dtype: DType::F32,
+        error: difference(NEIGHBOURS, &ours, &twin)?,
+        tolerance: 1e-5,
+    })
 }
 
 /// The largest difference, relative to the largest value of the result it is in.
@@ -135,7 +190,7 @@ fn difference(
         for (a, b) in a.iter().zip(b) {
             let off = f64::from((a - b).abs()) / scale;
             // Also catches NaN.
-            if !(off <= worst) {
+            if off.is_nan() || off > worst {
                 worst = off;
             }
         }
@@ -150,5 +205,6 @@ pub fn is_bf16(gpu: &Gpu) -> bool {
 
 /// Names of all operators that are compared.
 pub fn operators() -> impl Iterator<Item = &'static str> {
-    cases::ALL.iter().map(|(name, _)| *name)
+    let cases = cases::ALL.iter().map(|(name, _)| *name);
+    cases.chain([NEIGHBOURS])
 }

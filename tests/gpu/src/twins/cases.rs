@@ -258,11 +258,14 @@ fn affine(s: &mut Side) -> Result<()> {
 }
 
 fn relu(s: &mut Side) -> Result<()> {
-    let (x, dy) = (s.map(&[2, 5, 3, 7])?, s.map(&[2, 5, 3, 7])?);
-    let y = s.kernels.relu(&x)?;
-    s.result("y", &y)?;
-    let dx = s.kernels.relu_backward(&y, dy)?;
-    s.result("dx", &dx)
+    for c in [7, 8] {
+        let (x, dy) = (s.map(&[2, 5, 3, c])?, s.map(&[2, 5, 3, c])?);
+        let y = s.kernels.relu(&x)?;
+        s.result("y", &y)?;
+        let dx = s.kernels.relu_backward(&y, dy)?;
+        s.result("dx", &dx)?;
+    }
+    Ok(())
 }
 
 fn leaky_relu(s: &mut Side) -> Result<()> {
@@ -274,11 +277,14 @@ fn leaky_relu(s: &mut Side) -> Result<()> {
 }
 
 fn add(s: &mut Side) -> Result<()> {
-    let (a, b) = (s.map(&[2, 5, 3, 8])?, s.map(&[2, 5, 3, 8])?);
-    let y = s.kernels.add(&a, &b, true)?;
-    s.result("sum, relu", &y)?;
-    s.kernels.add_assign(&a, &b)?;
-    s.result("sum in place", &a)
+    for c in [8, 7] {
+        let (a, b) = (s.map(&[2, 5, 3, c])?, s.map(&[2, 5, 3, c])?);
+        let y = s.kernels.add(&a, &b, true)?;
+        s.result("sum, relu", &y)?;
+        s.kernels.add_assign(&a, &b)?;
+        s.result("sum in place", &a)?;
+    }
+    Ok(())
 }
 
 fn max_pool(s: &mut Side, k: usize, stride: usize, padding: usize) -> Result<()> {

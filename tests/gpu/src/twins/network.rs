@@ -103,7 +103,7 @@ impl Trained {
         let losses = pairs.map(|(a, b)| (f64::from(*a), f64::from(*b)));
         for (a, b) in losses.chain(self.norms.iter().copied().zip(other.norms.iter().copied())) {
             let d = (a - b).abs() / b.abs();
-            if !(d <= off) {
+            if d.is_nan() || d > off {
                 off = d;
             }
         }
