@@ -23,9 +23,11 @@ def spread(values, digits):
 
 
 def compare(folder, title, ours, peer, key, digits, scale=1.0):
-    a = [r[key] / scale for r in rows(folder, ours) if r.get(key) is not None]
-    b = [r[key] / scale for r in rows(folder, peer) if r.get(key) is not None]
-    ratio = [x / y for x, y in zip(a, b)]
+    number = lambda r: None if r.get(key) is None else r[key] / scale
+    a, b = ([number(r) for r in rows(folder, name)] for name in (ours, peer))
+    # A round in which one side failed has no ratio.
+    ratio = [x / y for x, y in zip(a, b) if x is not None and y is not None]
+    a, b = ([x for x in side if x is not None] for side in (a, b))
     print(f"| {title} | {spread(a, digits)} | {spread(b, digits)} | {spread(ratio, 2)} |")
 
 

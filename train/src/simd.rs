@@ -40,3 +40,25 @@ pub(crate) fn has_avx512() -> bool {
 
 /// Channels handled together: one AVX-512 register.
 pub(crate) const LANES: usize = 16;
+
+/// Independent partial sums, so that the compiler can keep its registers busy.
+const SUMS: usize = 16;
+
+/// Squared Euclidean distance from the differences themselves: exact for equal rows, where `|a|^2 - 2 a.b + |b|^2` is
+/// rounding.
+pub(crate) fn squared_distance(a: &[f32], b: &[f32]) -> f32 {
+    let mut sums = [0f32; SUMS];
+    let (a_lanes, a_rest) = a.as_chunks::<SUMS>();
+    let (b_lanes, b_rest) = b.as_chunks::<SUMS>();
+    for (x, y) in a_lanes.iter().zip(b_lanes) {
+        for lane in 0..SUMS {
+            sums[lane] += (x[lane] - y[lane]) * (x[lane] - y[lane]);
+        }
+    }
+    let rest: f32 = a_rest
+        .iter()
+        .zip(b_rest)
+        .map(|(x, y)| (x - y) * (x - y))
+        .sum();
+    sums.iter().sum::<f32>() + rest
+}

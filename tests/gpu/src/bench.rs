@@ -43,12 +43,17 @@ pub fn step(opened: &Opened, batch: usize, seconds: f64) -> Result<Value> {
         |count: usize| -> Vec<f32> { (0..count).map(|_| random.random::<f32>() - 0.5).collect() };
     let images = values(batch * 3 * height * width);
     let target = Tensor::from_vec(values(batch * 2048), (batch, 2048), &opened.device)?;
+    // As the trainer does: the next batch goes up while the device computes.
+    let mut next = || feed.copy(&images, &[batch, 3, height, width]);
+    let mut coming = next()?;
     let mut one = || -> Result<f64> {
-        let images = feed.tensor(images.clone(), &[batch, 3, height, width])?;
+        let images = coming.clone();
         let y = net.forward(&images, Mode::Train, &["neck"])?;
         let loss = (&y["neck"] * &target)?.mean_all()?;
         let grads = backward(&loss)?;
-        Ok(adam.step_later(&grads, 1e-5)?.read()?)
+        let norm = adam.step_later(&grads, 1e-5)?;
+        coming = next()?;
+        Ok(norm.read()?)
     };
     for _ in 0..WARM_UP {
         one()?;

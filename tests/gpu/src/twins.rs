@@ -12,7 +12,7 @@ use rand_chacha::ChaCha8Rng;
 use reid_train::clustering::UnitRows;
 use reid_train::clustering::knn::{Neighbours, nearest_here, nearest_on};
 use reid_train::nn::cpu::Cpu;
-use reid_train::nn::gpu::Gpu;
+use reid_train::nn::gpu::{Gpu, Precision};
 use reid_train::nn::kernels::Kernels;
 
 /// How an operator compared.
@@ -113,9 +113,10 @@ pub fn compare(gpu: &Gpu) -> Result<Vec<Comparison>> {
             operator,
             dtype: gpu.map_dtype(),
             error: difference(operator, &ours.results, &twin.results)?,
-            tolerance: match gpu.map_dtype() {
-                DType::BF16 => 1e-2,
-                _ => 1e-4,
+            tolerance: match gpu.settings().precision {
+                Precision::F32 => 1e-4,
+                Precision::Tf32 => 3e-3,
+                Precision::Bf16 => 1e-2,
             },
         });
     }
@@ -198,9 +199,13 @@ fn difference(
     Ok(worst)
 }
 
-/// Whether maps are kept as bf16.
-pub fn is_bf16(gpu: &Gpu) -> bool {
-    gpu.map_dtype() == DType::BF16
+/// What a precision rounds off a number of size 1.
+pub fn rounding(precision: Precision) -> f32 {
+    match precision {
+        Precision::F32 => 2e-6,
+        Precision::Tf32 => 1.0 / 1024.0,
+        Precision::Bf16 => 1.0 / 256.0,
+    }
 }
 
 /// Names of all operators that are compared.

@@ -8,6 +8,7 @@ use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use reid_gpu_emulator::Emulator;
 use reid_gpu_emulator::twins::network::{NETWORKS, Trained, train};
+use reid_gpu_emulator::twins::rounding;
 use reid_train::clustering::UnitRows;
 use reid_train::clustering::knn::nearest;
 use reid_train::eval::{Embeddings, Labels, evaluate};
@@ -75,7 +76,7 @@ fn an_emulated_gpu_in_the_place_of_the_processor() {
     assert!(device::gpu().is_none());
     let trained = all(0.0);
     // What f32 and bf16 round off.
-    let nudged = [all(2e-6), all(1.0 / 256.0)];
+    let nudged = [Precision::F32, Precision::Bf16].map(|p| all(rounding(p)));
     let (near, ranking) = (nearest(&unit, 20), evaluate(&side, &side).unwrap());
 
     // Small blocks, so that there are several.

@@ -5,9 +5,10 @@ use std::ops::Range;
 
 use rayon::prelude::*;
 
-use super::products::{products, squared_distance};
+use super::products::products;
 use super::{ClusterError, UnitRows};
 use crate::capacity::{self, bytes};
+use crate::simd::squared_distance;
 
 /// Rows and columns of a tile.
 pub(super) const TILE: usize = 512;

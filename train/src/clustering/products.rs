@@ -77,25 +77,3 @@ fn fill(
         );
     }
 }
-
-/// Independent partial sums, so that the compiler can keep its registers busy.
-const LANES: usize = 16;
-
-/// Squared Euclidean distance from the differences themselves: exact for equal rows, where `|a|^2 - 2 a.b + |b|^2` is
-/// rounding.
-pub(super) fn squared_distance(a: &[f32], b: &[f32]) -> f32 {
-    let mut sums = [0f32; LANES];
-    let (a_lanes, a_rest) = a.as_chunks::<LANES>();
-    let (b_lanes, b_rest) = b.as_chunks::<LANES>();
-    for (x, y) in a_lanes.iter().zip(b_lanes) {
-        for lane in 0..LANES {
-            sums[lane] += (x[lane] - y[lane]) * (x[lane] - y[lane]);
-        }
-    }
-    let rest: f32 = a_rest
-        .iter()
-        .zip(b_rest)
-        .map(|(x, y)| (x - y) * (x - y))
-        .sum();
-    sums.iter().sum::<f32>() + rest
-}

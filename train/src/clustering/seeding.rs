@@ -3,8 +3,8 @@
 use rand::{Rng, RngExt};
 use rayon::prelude::*;
 
-use super::products::squared_distance;
 use super::{ClusterError, checked_rows};
+use crate::simd::squared_distance;
 
 /// Rows chosen so far, and how far every row is from them.
 pub struct PlusPlus<'a> {

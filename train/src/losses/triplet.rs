@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{LossError, Result, matrix, positive, same};
 use crate::nn::ops::{relu, row_distance};
+use crate::simd::squared_distance;
 
 /// What separates positive and negative distance.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
@@ -32,19 +33,21 @@ pub fn triplet(features: &Tensor, labels: &[u32], margin: TripletMargin) -> Resu
     let (batch, _) = matrix(LOSS, "features", features)?;
     same(LOSS, "batch and labels", batch, labels.len())?;
     let rows = features.detach().to_vec2::<f32>()?;
-    let squared = |i: usize, j: usize| -> f32 {
-        rows[i]
-            .iter()
-            .zip(&rows[j])
-            .map(|(a, b)| (a - b) * (a - b))
-            .sum()
-    };
+    // Every pair once: a GPU is waiting for this.
+    let mut squares = vec![0f32; batch * batch];
+    for i in 0..batch {
+        for j in i + 1..batch {
+            let square = squared_distance(&rows[i], &rows[j]);
+            squares[i * batch + j] = square;
+            squares[j * batch + i] = square;
+        }
+    }
     let (mut anchors, mut positives, mut negatives) = (Vec::new(), Vec::new(), Vec::new());
     for i in 0..batch {
         let mut far = (i, 0f32);
         let mut near: Option<(usize, f32)> = None;
         for j in (0..batch).filter(|&j| j != i) {
-            let d = squared(i, j);
+            let d = squares[i * batch + j];
             if labels[j] == labels[i] {
                 if d > far.1 {
                     far = (j, d);

@@ -210,11 +210,23 @@ impl Feed {
     /// # Errors
     /// If the lengths differ or the device has no memory left.
     pub fn tensor(&mut self, values: Vec<f32>, shape: &[usize]) -> Result<Tensor> {
+        match self.device {
+            // Nothing is copied.
+            Device::Cpu => Tensor::from_vec(values, shape, &self.device),
+            _ => self.copy(&values, shape),
+        }
+    }
+
+    /// As [`Feed::tensor`], from values that are still needed.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn copy(&mut self, values: &[f32], shape: &[usize]) -> Result<Tensor> {
         #[cfg(feature = "cuda")]
         if let Some(uploader) = &mut self.uploader {
-            return uploader.upload(&values, shape);
+            return uploader.upload(values, shape);
         }
-        Tensor::from_vec(values, shape, &self.device)
+        Tensor::from_slice(values, shape, &self.device)
     }
 }
 

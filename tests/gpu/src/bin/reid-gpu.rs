@@ -136,12 +136,11 @@ fn check(device: &candle_core::Device) -> Result<()> {
             c.operator, c.error, c.tolerance
         );
     }
-    let bf16 = twins::is_bf16(gpu);
+    let nudge = twins::rounding(gpu.settings().precision);
     for (name, backbone, pooling) in NETWORKS {
         let at = |device: &candle_core::Device, nudge| train(device, (*backbone, *pooling), nudge);
         let cpu = candle_core::Device::Cpu;
         let exact = at(&cpu, 0.0)?;
-        let nudge = if bf16 { 1.0 / 256.0 } else { 2e-6 };
         let (allowed, off) = (
             at(&cpu, nudge)?.distance(&exact),
             at(device, 0.0)?.distance(&exact),

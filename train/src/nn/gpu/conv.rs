@@ -255,7 +255,9 @@ impl Gpu {
             };
             // SAFETY: whole tensors of these shapes.
             unsafe { self.driver.product(&product)? };
-        } else if !self.library(ConvPass::InputGrad { accumulate }, s, dtype, at)? {
+        } else if !self.library(ConvPass::InputGrad { accumulate }, s, dtype, at)?
+            && !(accumulate && self.added_by_library(s, &dx, &filters, dy)?)
+        {
             let columns = Columns::new(self, s, dtype)?;
             for part in columns.parts() {
                 let product = Product {
@@ -275,6 +277,24 @@ impl Gpu {
             drop(columns.memory);
         }
         Ok(dx)
+    }
+
+    /// For a library that has the gradient of an input but can't add it to another: computes it apart, then adds.
+    fn added_by_library(
+        &self,
+        s: &ConvShape,
+        sum: &Tensor,
+        filters: &Tensor,
+        dy: &Tensor,
+    ) -> Result<bool> {
+        let fresh = self.empty(sum.shape(), sum.dtype())?;
+        let at = self.addresses(&fresh, filters, dy)?;
+        let pass = ConvPass::InputGrad { accumulate: false };
+        let done = self.library(pass, s, sum.dtype(), at)?;
+        if done {
+            self.elementwise("add", &[sum, &fresh, sum], sum, &[Arg::I32(0)])?;
+        }
+        Ok(done)
     }
 
     /// Gradient of the filters, in their own layout and f32.

@@ -254,10 +254,14 @@ impl Cudnn {
             }
         };
         // Whatever the reason, column matrices do the same; and if the device is lost, they say so.
-        let found = match found {
+        let mut found = match found {
             Ok(found) => found,
             Err(e) => return none(&e.to_string()),
         };
+        if !key.bf16 && !key.tf32 {
+            // Tried with the default, which is TF32, an algorithm is fast in a way that isn't asked for.
+            found.sort_by_key(|f| f.math != Math::CUDNN_FMA_MATH as u32);
+        }
         for f in found {
             let usable = f.status == Status::CUDNN_STATUS_SUCCESS as u32
                 && f.memory <= WORKSPACE
@@ -344,7 +348,7 @@ impl Cudnn {
 
 /// How to multiply with an algorithm that was tried with `tried`; `None` if that loses digits nobody agreed to lose.
 fn multiplication(key: Key, tried: u32) -> Option<Math> {
-    // f32 as such: the descriptor forbids anything else, and stays so.
+    // f32 as such: whatever it was tried with, it will run so.
     let exact = !key.bf16 && !key.tf32;
     match tried {
         t if t == Math::CUDNN_FMA_MATH as u32 => Some(Math::CUDNN_FMA_MATH),

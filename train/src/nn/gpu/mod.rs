@@ -55,6 +55,11 @@ impl Gpu {
         Gpu { room, ..self }
     }
 
+    /// How it computes now.
+    pub fn settings(&self) -> Settings {
+        self.driver.settings()
+    }
+
     /// Where its tensors live.
     pub fn device(&self) -> &Device {
         self.driver.device()

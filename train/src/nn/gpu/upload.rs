@@ -6,12 +6,16 @@ use candle_core::cuda_backend::cudarc::driver::{
     CudaEvent, CudaSlice, CudaStream, DevicePtr, PinnedHostSlice, result,
 };
 use candle_core::{DType, Error, Result, Tensor, bail};
+use rayon::prelude::*;
 
 use super::cuda::{Cuda, refused};
 use super::driver::Driver;
 
 /// Batches on their way at once: one is copied while the next is written, and one more so that neither waits.
 const SLOTS: usize = 3;
+
+/// Values that a thread copies at a time.
+const PART: usize = 1 << 18;
 
 /// Copies batches of f32 to a device on a stream of its own, beside what the device computes.
 ///
@@ -134,7 +138,10 @@ impl Uploader {
             .map_err(|e| refused(what, e))?
             .get_mut(..len)
             .ok_or_else(|| Error::Msg("upload larger than its memory".into()))?;
-        host.copy_from_slice(data);
+        // In parts on all threads: one alone would hold up the launches.
+        host.par_chunks_mut(PART)
+            .zip(data.par_chunks(PART))
+            .for_each(|(host, data)| host.copy_from_slice(data));
 
         // Step 2.
         let what = "uploading a batch";
