@@ -255,9 +255,11 @@ impl Gpu {
             };
             // SAFETY: whole tensors of these shapes.
             unsafe { self.driver.product(&product)? };
-        } else if !self.library(ConvPass::InputGrad { accumulate }, s, dtype, at)?
-            && !(accumulate && self.added_by_library(s, &dx, &filters, dy)?)
+        } else if self.library(ConvPass::InputGrad { accumulate }, s, dtype, at)?
+            || (accumulate && self.added_by_library(s, &dx, &filters, dy)?)
         {
+            // Done.
+        } else {
             let columns = Columns::new(self, s, dtype)?;
             for part in columns.parts() {
                 let product = Product {
