@@ -9,6 +9,7 @@ use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use reid_models::backbones::BackboneConfig;
 use reid_models::card::InputSpec;
+use reid_models::distance;
 use reid_train::clustering::UnitRows;
 use reid_train::clustering::knn::{nearest_here, nearest_on};
 use reid_train::data::loader::{LoaderConfig, Plan, train_batches};
@@ -84,8 +85,7 @@ pub fn neighbours(rows: usize, width: usize, k: usize, compare: bool) -> Result<
         .map(|_| random.random::<f32>() - 0.5)
         .collect();
     for row in features.chunks_exact_mut(width) {
-        let norm = row.iter().map(|x| x * x).sum::<f32>().sqrt();
-        row.iter_mut().for_each(|x| *x /= norm);
+        distance::normalize(row)?;
     }
     let unit = UnitRows::new(&features, width)?;
     nearest_on(gpu, &unit, k)?;

@@ -9,6 +9,7 @@ use candle_core::{DType, Device, Result, Tensor};
 use half::bf16;
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
+use reid_models::distance;
 use reid_train::clustering::UnitRows;
 use reid_train::clustering::knn::{Neighbours, nearest_here, nearest_on};
 use reid_train::nn::cpu::Cpu;
@@ -133,8 +134,7 @@ fn neighbours(gpu: &Gpu) -> Result<Comparison> {
     let mut twin = Side::new(&Cpu, &Device::Cpu);
     let mut rows = twin.numbers(count * width);
     for row in rows.chunks_exact_mut(width) {
-        let norm = row.iter().map(|x| x * x).sum::<f32>().sqrt();
-        row.iter_mut().for_each(|x| *x /= norm);
+        distance::normalize(row).map_err(candle_core::Error::wrap)?;
     }
     let unit = UnitRows::new(&rows, width).map_err(candle_core::Error::wrap)?;
     let (here, there) = (nearest_here(&unit, k), nearest_on(gpu, &unit, k)?);

@@ -9,6 +9,7 @@ use rand_chacha::ChaCha8Rng;
 use reid_gpu_emulator::Emulator;
 use reid_gpu_emulator::twins::network::{NETWORKS, Trained, train};
 use reid_gpu_emulator::twins::rounding;
+use reid_models::distance;
 use reid_train::clustering::UnitRows;
 use reid_train::clustering::knn::nearest;
 use reid_train::eval::{Embeddings, Labels, evaluate};
@@ -49,8 +50,7 @@ fn rows(count: usize, width: usize) -> Vec<f32> {
         .map(|_| random.random::<f32>() - 0.5)
         .collect();
     for row in rows.chunks_mut(width) {
-        let norm = row.iter().map(|x| x * x).sum::<f32>().sqrt();
-        row.iter_mut().for_each(|x| *x /= norm);
+        distance::normalize(row).unwrap();
     }
     // Two equal rows, far from the first.
     rows.copy_within(5 * width..6 * width, 900 * width);

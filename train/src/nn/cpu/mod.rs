@@ -13,7 +13,6 @@ mod update;
 mod windows;
 
 use candle_core::{D, DType, Result, Tensor};
-use rayon::prelude::*;
 
 use buffer::{edit, tensor, uninit, view, view_opt, with_u32};
 use elementwise::Finish;
@@ -409,47 +408,12 @@ impl Kernels for Cpu {
 
     fn l2_normalize(&self, x: &Tensor, eps: f64) -> Result<Tensor> {
         let (_, d) = x.dims2()?;
-        let xv = view(x)?;
-        let mut y = uninit(xv.len());
-        y.par_chunks_mut(d)
-            .zip(xv.par_chunks(d))
-            .for_each(|(y, x)| {
-                let inverse = 1.0 / norm_of(x).max(eps);
-                for (y, x) in y.iter_mut().zip(x) {
-                    *y = (f64::from(*x) * inverse) as f32;
-                }
-            });
-        tensor(y, x.shape())
+        tensor(self::rows::l2_normalize(&view(x)?, d, eps), x.shape())
     }
 
     fn l2_normalize_backward(&self, x: &Tensor, dy: &Tensor, eps: f64) -> Result<Tensor> {
         let (_, d) = x.dims2()?;
-        let (xv, dyv) = (view(x)?, view(dy)?);
-        let mut dx = uninit(xv.len());
-        dx.par_chunks_mut(d)
-            .zip(xv.par_chunks(d).zip(dyv.par_chunks(d)))
-            .for_each(|(dx, (x, dy))| {
-                let norm = norm_of(x);
-                if norm == 0.0 {
-                    dx.fill(0.0);
-                    return;
-                }
-                // Below eps the divisor is constant, and nothing is projected out.
-                let inverse = 1.0 / norm.max(eps);
-                let dot: f64 = x
-                    .iter()
-                    .zip(dy)
-                    .map(|(x, g)| f64::from(*x) * f64::from(*g))
-                    .sum();
-                let along = if norm > eps {
-                    dot * inverse * inverse
-                } else {
-                    0.0
-                };
-                for ((dx, x), g) in dx.iter_mut().zip(x).zip(dy) {
-                    *dx = ((f64::from(*g) - f64::from(*x) * along) * inverse) as f32;
-                }
-            });
+        let dx = self::rows::l2_normalize_backward(&view(x)?, &view(dy)?, d, eps);
         tensor(dx, x.shape())
     }
 
@@ -503,10 +467,6 @@ fn scalar(p: Option<&Tensor>) -> Result<f32> {
         Some([p]) => Ok(*p),
         Some(other) => candle_core::bail!("gem_pool: p has one element, got {}", other.len()),
     }
-}
-
-fn norm_of(x: &[f32]) -> f64 {
-    x.iter().map(|x| f64::from(*x).powi(2)).sum::<f64>().sqrt()
 }
 
 /// Sum over rows of `width`, in double precision and in order.

@@ -1,4 +1,4 @@
-//! Layer normalisation: each row over its own values, in double precision.
+//! What each row does on its own, in double precision: layer normalisation, division by the Euclidean norm.
 
 use rayon::prelude::*;
 
@@ -90,4 +90,52 @@ pub(super) fn layer_norm_backward(
             .collect()
     };
     (dx, total(0), total(width))
+}
+
+/// Rows of `width` divided by their norm, or by `eps` if that is more.
+pub(super) fn l2_normalize(x: &[f32], width: usize, eps: f64) -> Vec<f32> {
+    let mut y = uninit(x.len());
+    y.par_chunks_mut(width)
+        .zip(x.par_chunks(width))
+        .for_each(|(y, x)| {
+            let inverse = 1.0 / norm_of(x).max(eps);
+            for (y, x) in y.iter_mut().zip(x) {
+                *y = (f64::from(*x) * inverse) as f32;
+            }
+        });
+    y
+}
+
+/// Gradient of [`l2_normalize`]; rows of norm 0 get none.
+pub(super) fn l2_normalize_backward(x: &[f32], dy: &[f32], width: usize, eps: f64) -> Vec<f32> {
+    let mut dx = uninit(x.len());
+    dx.par_chunks_mut(width)
+        .zip(x.par_chunks(width).zip(dy.par_chunks(width)))
+        .for_each(|(dx, (x, dy))| {
+            let norm = norm_of(x);
+            if norm == 0.0 {
+                dx.fill(0.0);
+                return;
+            }
+            // Below eps the divisor is constant, and nothing is projected out.
+            let inverse = 1.0 / norm.max(eps);
+            let dot: f64 = x
+                .iter()
+                .zip(dy)
+                .map(|(x, g)| f64::from(*x) * f64::from(*g))
+                .sum();
+            let along = if norm > eps {
+                dot * inverse * inverse
+            } else {
+                0.0
+            };
+            for ((dx, x), g) in dx.iter_mut().zip(x).zip(dy) {
+                *dx = ((f64::from(*g) - f64::from(*x) * along) * inverse) as f32;
+            }
+        });
+    dx
+}
+
+fn norm_of(x: &[f32]) -> f64 {
+    x.iter().map(|x| f64::from(*x).powi(2)).sum::<f64>().sqrt()
 }

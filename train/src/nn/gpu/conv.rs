@@ -15,8 +15,9 @@ struct Columns {
     images: usize,
     /// Rows of an image: its output pixels.
     pixels: usize,
-    memory: Tensor,
     address: u64,
+    /// What lies at the address, for as long as parts are worked on.
+    _memory: Tensor,
 }
 
 /// A block of images within one group.
@@ -40,7 +41,7 @@ impl Columns {
             images,
             pixels,
             address: gpu.driver.address(&memory)?,
-            memory,
+            _memory: memory,
         })
     }
 
@@ -107,13 +108,8 @@ impl Columns {
         let columns = Arg::Pointer(self.address);
         let per_group = s.c / s.groups;
         let out = s.out();
-        // Whole vectors must not straddle a group's edge or a pixel's.
-        let whole = match s.groups {
-            1 => s.c,
-            _ if s.c.is_multiple_of(per_group) => per_group,
-            _ => 1,
-        };
-        let (name, lanes) = gpu.vector_kernel(kernel, self.dtype, whole, &[map, columns])?;
+        // Whole vectors must not straddle a group's edge; a pixel's is one.
+        let (name, lanes) = gpu.vector_kernel(kernel, self.dtype, per_group, &[map, columns])?;
         let (pointers, items) = match kernel {
             "im2col" => ([map, columns], self.rows(part) * s.filter_len()),
             _ => ([columns, map], part.count * s.h * s.w * per_group),
@@ -214,7 +210,6 @@ impl Gpu {
                 // SAFETY: parts lie inside their tensors.
                 unsafe { self.driver.product(&product)? };
             }
-            drop(columns.memory);
         }
         if then.bias.is_some() || then.residual.is_some() || then.relu {
             let then = Epilogue {
@@ -255,28 +250,28 @@ impl Gpu {
             };
             // SAFETY: whole tensors of these shapes.
             unsafe { self.driver.product(&product)? };
-        } else if self.library(ConvPass::InputGrad { accumulate }, s, dtype, at)?
+            return Ok(dx);
+        }
+        if self.library(ConvPass::InputGrad { accumulate }, s, dtype, at)?
             || (accumulate && self.added_by_library(s, &dx, &filters, dy)?)
         {
-            // Done.
-        } else {
-            let columns = Columns::new(self, s, dtype)?;
-            for part in columns.parts() {
-                let product = Product {
-                    m: columns.rows(part),
-                    n: s.filter_len(),
-                    k: s.o / s.groups,
-                    a: columns.output(at.y, part, false),
-                    b: columns.filters(at.w, dtype, part, false),
-                    c: columns.matrix(false),
-                    accumulate: false,
-                    exact: false,
-                };
-                // SAFETY: parts lie inside their tensors.
-                unsafe { self.driver.product(&product)? };
-                columns.move_map(self, "col2im", &dx, part, &[Arg::I32(accumulate.into())])?;
-            }
-            drop(columns.memory);
+            return Ok(dx);
+        }
+        let columns = Columns::new(self, s, dtype)?;
+        for part in columns.parts() {
+            let product = Product {
+                m: columns.rows(part),
+                n: s.filter_len(),
+                k: s.o / s.groups,
+                a: columns.output(at.y, part, false),
+                b: columns.filters(at.w, dtype, part, false),
+                c: columns.matrix(false),
+                accumulate: false,
+                exact: false,
+            };
+            // SAFETY: parts lie inside their tensors.
+            unsafe { self.driver.product(&product)? };
+            columns.move_map(self, "col2im", &dx, part, &[Arg::I32(accumulate.into())])?;
         }
         Ok(dx)
     }
@@ -350,7 +345,6 @@ impl Gpu {
                 // SAFETY: parts lie inside their tensors.
                 unsafe { self.driver.product(&product)? };
             }
-            drop(columns.memory);
             packed
         };
         let (taps, c) = (s.kernel[0] * s.kernel[1], s.c / s.groups);
