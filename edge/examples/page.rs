@@ -89,7 +89,7 @@ fn main() -> anyhow::Result<()> {
             hub.frame(FrameView {
                 camera,
                 time,
-                picture: Arc::new(picture),
+                picture: Arc::new(picture.into()),
                 boxes,
                 fps: 10.0,
             });

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use reid_models::preprocess::Rgb;
+use reid_models::picture::{Picture, Pixels};
 use reid_models::probe::{self, Probe};
 use reid_models::{files, runtime};
 use serde::Serialize;
@@ -134,7 +134,10 @@ fn detector(config: &EdgeConfig) -> Result<String, String> {
             camera: 0,
             number: 1,
             time: 0.0,
-            picture: std::sync::Arc::new(image::RgbImage::new(320, 240)),
+            clock_base: None,
+            arrived: Instant::now(),
+            captured: None,
+            picture: std::sync::Arc::new(Picture::Rgb(image::RgbImage::new(320, 240))),
         };
         detector.detect(&frame).map_err(|e| e.to_string())?;
     }
@@ -150,7 +153,7 @@ fn compare_probe(
     };
     let crops: Vec<_> = probe::crops()
         .iter()
-        .map(|c| (Rgb::from(c), None))
+        .map(|c| (Pixels::from(c), None))
         .collect();
     let began = Instant::now();
     let got = match appearance.embed(&crops) {

@@ -5,6 +5,7 @@
 
 pub mod associate;
 pub mod check;
+pub mod clock;
 pub mod config;
 pub mod detect;
 pub mod embed;

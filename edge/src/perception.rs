@@ -116,10 +116,7 @@ impl Perception {
         for frame in frames {
             let detections = found[frame.camera].take().unwrap_or_default();
             let began = Instant::now();
-            let size = (
-                frame.picture.width() as usize,
-                frame.picture.height() as usize,
-            );
+            let size = frame.picture.size();
             let update =
                 self.trackers[frame.camera].update(frame.time, size, &detections, &mut self.ids);
             let tracked = Instant::now();
@@ -180,18 +177,8 @@ impl Perception {
                 time: frame.time,
                 ltrb: own.ltrb,
                 quality,
-                crop: Arc::new(cut(&frame.picture, &own.ltrb)),
+                crop: Arc::new(frame.picture.cut(own.ltrb.pixels())),
             });
         }
     }
-}
-
-/// The whole pixels a box touches, inside the picture.
-fn cut(picture: &RgbImage, b: &Ltrb) -> RgbImage {
-    let (w, h) = (picture.width(), picture.height());
-    let left = (b.left.max(0.0) as u32).min(w.saturating_sub(1));
-    let top = (b.top.max(0.0) as u32).min(h.saturating_sub(1));
-    let right = (b.right.ceil().max(0.0) as u32).clamp(left + 1, w.max(left + 1));
-    let bottom = (b.bottom.ceil().max(0.0) as u32).clamp(top + 1, h.max(top + 1));
-    image::imageops::crop_imm(picture, left, top, right - left, bottom - top).to_image()
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use image::RgbImage;
-use reid_models::preprocess::Rgb;
+use reid_models::picture::Pixels;
 use serde::Serialize;
 
 use crate::associate::{AssociateError, Associator};
@@ -151,7 +151,10 @@ impl Pipeline {
         };
         let began = Instant::now();
         let embeddings = {
-            let crops: Vec<_> = looks.iter().map(|l| (Rgb::from(&*l.crop), None)).collect();
+            let crops: Vec<_> = looks
+                .iter()
+                .map(|l| (Pixels::from(&*l.crop), None))
+                .collect();
             if crops.is_empty() {
                 Vec::new()
             } else {

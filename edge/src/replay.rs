@@ -364,7 +364,7 @@ fn write_overlay(
     pipeline: &Pipeline,
     hub: &Hub,
 ) -> anyhow::Result<()> {
-    let mut picture = (*analysed.frame.picture).clone();
+    let mut picture = analysed.frame.picture.to_rgb();
     for b in &analysed.boxes {
         let identity = pipeline.decision(b.tracklet).identity();
         let colour = identity

@@ -3,7 +3,8 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
-use reid_models::preprocess::{Rgb, decode};
+use reid_models::picture::Pixels;
+use reid_models::preprocess::decode;
 use serde::Serialize;
 
 use crate::config::EdgeConfig;
@@ -84,7 +85,7 @@ pub fn search(config: &EdgeConfig, image: &Path, top: usize) -> anyhow::Result<S
         &appearance.fingerprint(),
         appearance.width(),
     )?;
-    let embeddings = appearance.embed(&[(Rgb::from(&picture), None)])?;
+    let embeddings = appearance.embed(&[(Pixels::from(&picture), None)])?;
     let embedding = embeddings
         .first()
         .with_context(|| format!("{}: the model gave no embedding", image.display()))?;

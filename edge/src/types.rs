@@ -1,8 +1,11 @@
 //! What the stages hand to each other. Stages import this module and never each other.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use image::RgbImage;
+use reid_models::picture::Picture;
+use reid_models::preprocess::PixelBox;
 use serde::{Deserialize, Serialize};
 
 /// Position of a camera in the configuration; its name is `config.cameras[index].name`.
@@ -51,6 +54,16 @@ impl Ltrb {
         if union > 0.0 { inter / union } else { 0.0 }
     }
 
+    /// The same box for preprocessing.
+    pub fn pixels(&self) -> PixelBox {
+        PixelBox {
+            left: self.left,
+            top: self.top,
+            right: self.right,
+            bottom: self.bottom,
+        }
+    }
+
     /// The part inside a frame of the given size.
     pub fn clamped(&self, width: usize, height: usize) -> Ltrb {
         let (w, h) = (width as f32, height as f32);
@@ -72,8 +85,14 @@ pub struct Frame {
     pub number: u64,
     /// Seconds: Unix time for a live source, time since the start for a file.
     pub time: f64,
-    /// The picture.
-    pub picture: Arc<RgbImage>,
+    /// [`Clock::base`](crate::clock::Clock::base) when `time` was taken from that clock; `None` for a recorded file.
+    pub clock_base: Option<f64>,
+    /// When it came out of the decoder.
+    pub arrived: Instant,
+    /// Unix time at which the camera says that it took the picture; `None` if it does not say.
+    pub captured: Option<f64>,
+    /// The picture, in the decoder's own format.
+    pub picture: Arc<Picture>,
 }
 
 /// A person found in one frame.

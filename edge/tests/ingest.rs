@@ -87,7 +87,7 @@ fn frames_of_a_file_are_numbered_and_timed_and_fps_keeps_the_numbers() {
             "frame {i} at {}",
             f.time
         );
-        assert_eq!(f.picture.dimensions(), (160, 120));
+        assert_eq!(f.picture.size(), (160, 120));
     }
     let body = format!("{}\nfps = 4.0", source(&path));
     let numbers: Vec<u64> = all(&mut open(&config(dir.path(), &[body])).unwrap())
@@ -105,7 +105,7 @@ fn padded_rows_are_not_sheared() {
     let body = "source = \"pipeline:videotestsrc num-buffers=3 pattern=smpte ! video/x-raw,format=RGB,width=50,height=30,framerate=10/1\"";
     let frames = all(&mut open(&config(dir.path(), &[body.to_owned()])).unwrap()).unwrap();
     assert_eq!(frames.len(), 3);
-    let picture = &frames[0].picture;
+    let picture = frames[0].picture.to_rgb();
     assert_eq!(picture.dimensions(), (50, 30));
     // The upper bars are vertical: every row equals the first one.
     for y in 1..15 {
@@ -330,7 +330,7 @@ fn an_rtsp_camera_is_watched_lost_and_found_again() {
             .all(|w| w[0].number < w[1].number && w[0].time < w[1].time);
         frames.len() >= 5
             && rising
-            && frames[0].picture.dimensions() == (320, 240)
+            && frames[0].picture.size() == (320, 240)
             && frames[0].time > 1.7e9
     });
     server.kill();

@@ -94,7 +94,7 @@ fn frame(camera: usize, time: f64, shade: u8) -> FrameView {
     FrameView {
         camera,
         time,
-        picture: Arc::new(RgbImage::from_pixel(64, 48, Rgb([shade, shade, shade]))),
+        picture: Arc::new(RgbImage::from_pixel(64, 48, Rgb([shade, shade, shade])).into()),
         boxes: vec![(ltrb, TrackletId(5), somebody().1)],
         fps: 12.5,
     }

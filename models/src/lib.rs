@@ -19,6 +19,8 @@ pub mod graph;
 pub mod heads;
 pub mod naming;
 pub mod ops;
+pub mod picture;
+mod planes;
 pub mod preprocess;
 pub mod probe;
 pub mod runtime;

@@ -1,17 +1,27 @@
 //! Picture to tensor: the only definition, for training and for the edge.
 //!
+//! A picture is packed RGB or a decoder's YUV ([`crate::picture`]). Of the latter only what the model sees is converted: planes
+//! are scaled, then the output's pixels become RGB and are normalised in one pass, without rounding in between.
+//!
 //! A crop is cut on whole pixels around the box, fitted with an antialiasing filter (that of Pillow), rounded to
 //! u8, then normalised. Only pixels inside the cut count, so a crop that was saved to a file and read again gives the
 //! tensor that the same crop gives straight from its frame.
 
-use std::path::{Path, PathBuf};
+mod decode;
+mod place;
+
+use std::path::PathBuf;
 
 use fast_image_resize::images::{TypedImage, TypedImageRef};
 use fast_image_resize::pixels::U8x3;
-use fast_image_resize::{CropBox, FilterType, ResizeAlg, ResizeError, ResizeOptions, Resizer};
+use fast_image_resize::{FilterType, ResizeAlg, ResizeError, ResizeOptions, Resizer};
 use image::RgbImage;
 
-use crate::card::{Channels, Filter, Fit, InputSpec, Layout, Range};
+use crate::card::{Channels, Filter, InputSpec, Layout, Range};
+use crate::picture::{Pixels, Yuv420};
+use crate::planes::PlaneScaler;
+pub use decode::decode;
+use place::{Placed, Region, check_buffer, inside};
 
 /// A picture of packed 8-bit RGB rows.
 #[derive(Clone, Copy, Debug)]
@@ -102,6 +112,12 @@ pub enum PreprocessError {
         /// Bytes given.
         got: usize,
     },
+    /// Neither planar nor semi-planar.
+    #[error("a YUV picture has 2 planes (NV12) or 3 (I420), got {planes}")]
+    Planes {
+        /// Given.
+        planes: usize,
+    },
     /// The box has no area inside the picture.
     #[error("the box {crop:?} has no area inside a picture of {width} x {height} pixels")]
     EmptyCrop {
@@ -122,8 +138,10 @@ pub struct Preprocess {
     spec: InputSpec,
     /// Tensor value of every byte, per tensor channel.
     values: Box<[[f32; 256]; 3]>,
+    filter: FilterType,
     options: ResizeOptions,
     resizer: Resizer,
+    planes: PlaneScaler,
     /// The cut, packed.
     cut: Vec<u8>,
     /// The cut with rows of the output's width, between the two passes of a bicubic fit.
@@ -155,8 +173,10 @@ impl Preprocess {
         Preprocess {
             spec: spec.clone(),
             values,
+            filter,
             options: ResizeOptions::new().resize_alg(ResizeAlg::Convolution(filter)),
             resizer: Resizer::new(),
+            planes: PlaneScaler::default(),
             cut: Vec::new(),
             rows: Vec::new(),
             fitted: Vec::new(),
@@ -178,14 +198,50 @@ impl Preprocess {
     ///
     /// # Errors
     /// If the bytes don't make up the picture, or the box lies outside it.
-    pub fn resized(
+    pub fn resized<'a>(
         &mut self,
-        picture: Rgb,
+        picture: impl Into<Pixels<'a>>,
         crop: Option<PixelBox>,
     ) -> Result<RgbImage, PreprocessError> {
         let mut out = RgbImage::new(self.spec.width as u32, self.spec.height as u32);
-        self.fit(picture, crop, &mut out)?;
+        match picture.into() {
+            Pixels::Rgb(picture) => self.fit(picture, crop, &mut out)?,
+            Pixels::Yuv(picture) => self.fit_planes(picture, crop, &mut out)?,
+        };
         Ok(out)
+    }
+
+    /// The grey crop (8-bit, the spec's height x width, row by row): luma of a YUV picture, its range widened to 0..=255, or
+    /// the same weighted sum of RGB (BT.601).
+    ///
+    /// # Errors
+    /// As [`Preprocess::resized`].
+    pub fn grey<'a>(
+        &mut self,
+        picture: impl Into<Pixels<'a>>,
+        crop: Option<PixelBox>,
+    ) -> Result<Vec<f32>, PreprocessError> {
+        let picture = match picture.into() {
+            Pixels::Yuv(picture) => picture,
+            rgb => {
+                let small = self.resized(rgb, crop)?;
+                let (pixels, _) = small.as_raw().as_chunks::<3>();
+                let luma = |p: &[u8; 3]| {
+                    0.299 * f32::from(p[0]) + 0.587 * f32::from(p[1]) + 0.114 * f32::from(p[2])
+                };
+                return Ok(pixels.iter().map(luma).collect());
+            }
+        };
+        let at = inside((picture.width(), picture.height()), crop)?;
+        let size = (self.spec.width, self.spec.height);
+        self.planes.scale_luma(picture, at, self.filter, size)?;
+        let (scale, black) = if picture.colour().full_range {
+            (1.0, 0.0)
+        } else {
+            (255.0 / 219.0, 16.0)
+        };
+        let widened = |&y: &u8| (f32::from(y) - black) * scale;
+        Ok(self.planes.y.iter().map(widened).collect())
     }
 
     /// Normalises a picture of the spec's size into `out` ([`Preprocess::tensor_len`] elements, axes by the spec's layout).
@@ -237,12 +293,16 @@ impl Preprocess {
     ///
     /// # Panics
     /// If `out` hasn't [`Preprocess::tensor_len`] elements.
-    pub fn run_into(
+    pub fn run_into<'a>(
         &mut self,
-        picture: Rgb,
+        picture: impl Into<Pixels<'a>>,
         crop: Option<PixelBox>,
         out: &mut [f32],
     ) -> Result<Letterbox, PreprocessError> {
+        let picture = match picture.into() {
+            Pixels::Rgb(picture) => picture,
+            Pixels::Yuv(picture) => return self.planes_into(picture, crop, out),
+        };
         let mut input = std::mem::take(&mut self.input);
         let (width, height) = (self.spec.width as u32, self.spec.height as u32);
         if input.dimensions() != (width, height) {
@@ -254,6 +314,112 @@ impl Preprocess {
         }
         self.input = input;
         placed
+    }
+
+    /// Scales the planes to where the picture lies in the input.
+    fn place(
+        &mut self,
+        picture: &Yuv420,
+        crop: Option<PixelBox>,
+    ) -> Result<(Placed, Letterbox), PreprocessError> {
+        let at = inside((picture.width(), picture.height()), crop)?;
+        let [left, top, right, bottom] = at;
+        let (width, height) = (right - left, bottom - top);
+        let (w, h) = (self.spec.width, self.spec.height);
+        let placed = Placed::of(self.spec.fit, width, height, w, h);
+        let size = (placed.width, placed.height);
+        self.planes.scale(picture, at, self.filter, size)?;
+        let scale = [size.0 as f64 / width, size.1 as f64 / height];
+        let letterbox = Letterbox {
+            scale: scale.map(|v| v as f32),
+            offset: [
+                (placed.x as f64 - left * scale[0]) as f32,
+                (placed.y as f64 - top * scale[1]) as f32,
+            ],
+        };
+        Ok((placed, letterbox))
+    }
+
+    /// [`Preprocess::fit`] of a YUV picture.
+    fn fit_planes(
+        &mut self,
+        picture: &Yuv420,
+        crop: Option<PixelBox>,
+        out: &mut [u8],
+    ) -> Result<Letterbox, PreprocessError> {
+        let (placed, letterbox) = self.place(picture, crop)?;
+        self.fitted.resize(3 * placed.width * placed.height, 0);
+        self.planes.rgb_into(picture, &mut self.fitted);
+        placed.paste(&self.fitted, self.spec.width, out);
+        Ok(letterbox)
+    }
+
+    /// [`Preprocess::run_into`] of a YUV picture.
+    fn planes_into(
+        &mut self,
+        picture: &Yuv420,
+        crop: Option<PixelBox>,
+        out: &mut [f32],
+    ) -> Result<Letterbox, PreprocessError> {
+        assert_eq!(
+            out.len(),
+            self.tensor_len(),
+            "the tensor of one picture is 3 * height * width"
+        );
+        let (placed, letterbox) = self.place(picture, crop)?;
+        let (w, h) = (self.spec.width, self.spec.height);
+        let rgb = picture.colour().to_rgb();
+        let weights = match self.spec.channels {
+            Channels::Rgb => rgb,
+            Channels::Bgr => [rgb[2], rgb[1], rgb[0]],
+        };
+        let unit = match self.spec.range {
+            Range::Unit => 1.0 / 255.0,
+            Range::Byte => 1.0,
+        };
+        let padded = (placed.width, placed.height) != (w, h);
+        for (channel, weights) in weights.into_iter().enumerate() {
+            let scale = unit / self.spec.std[channel];
+            let shift = -self.spec.mean[channel] / self.spec.std[channel];
+            let grey = self.values[channel][usize::from(placed.grey)];
+            if padded {
+                match self.spec.layout {
+                    Layout::Nchw => out[channel * h * w..(channel + 1) * h * w].fill(grey),
+                    Layout::Nhwc => out
+                        .iter_mut()
+                        .skip(channel)
+                        .step_by(3)
+                        .for_each(|v| *v = grey),
+                }
+            }
+            let value = |y: u8, u: u8, v: u8| {
+                let (y, u, v) = (f32::from(y), f32::from(u), f32::from(v));
+                let level = weights.y * y + weights.u * u + weights.v * v + weights.offset;
+                level.clamp(0.0, 255.0) * scale + shift
+            };
+            for row in 0..placed.height {
+                let from = row * placed.width..(row + 1) * placed.width;
+                let luma = &self.planes.y[from.clone()];
+                let (u, v) = (&self.planes.u[from.clone()], &self.planes.v[from]);
+                let samples = luma.iter().zip(u).zip(v);
+                let start = (placed.y + row) * w + placed.x;
+                match self.spec.layout {
+                    Layout::Nchw => {
+                        let plane = &mut out[channel * h * w + start..][..placed.width];
+                        for (out, ((&y, &u), &v)) in plane.iter_mut().zip(samples) {
+                            *out = value(y, u, v);
+                        }
+                    }
+                    Layout::Nhwc => {
+                        let (pixels, _) = out[3 * start..][..3 * placed.width].as_chunks_mut::<3>();
+                        for (pixel, ((&y, &u), &v)) in pixels.iter_mut().zip(samples) {
+                            pixel[channel] = value(y, u, v);
+                        }
+                    }
+                }
+            }
+        }
+        Ok(letterbox)
     }
 
     /// Cuts, fits and pads into `out`, which has the spec's size.
@@ -289,13 +455,8 @@ impl Preprocess {
             .options
             .crop(inner.left, inner.top, inner.width, inner.height);
         let (w, h) = (self.spec.width, self.spec.height);
-        let Placed {
-            width: fit_w,
-            height: fit_h,
-            x: pad_x,
-            y: pad_y,
-            grey,
-        } = Placed::of(self.spec.fit, inner.width, inner.height, w, h);
+        let placed = Placed::of(self.spec.fit, inner.width, inner.height, w, h);
+        let (fit_w, fit_h) = (placed.width, placed.height);
         // Bicubic overshoots at hard edges and is clipped to u8 between the passes, so their order is seen. Pillow begins with
         // the rows (from version 13 on with the columns where the height shrinks more), the resizer with the columns: here
         // it is asked for one axis at a time.
@@ -324,178 +485,16 @@ impl Preprocess {
         } else {
             self.fitted.resize(3 * fit_w * fit_h, 0);
             resize(&mut self.fitted)?;
-            out.fill(grey);
-            for (row, pixels) in self.fitted.chunks_exact(3 * fit_w).enumerate() {
-                let start = 3 * ((pad_y + row) * w + pad_x);
-                out[start..start + 3 * fit_w].copy_from_slice(pixels);
-            }
+            placed.paste(&self.fitted, w, out);
         }
         let scale = [fit_w as f64 / inner.width, fit_h as f64 / inner.height];
         let offset = [
-            pad_x as f64 - (x as f64 + inner.left) * scale[0],
-            pad_y as f64 - (y as f64 + inner.top) * scale[1],
+            placed.x as f64 - (x as f64 + inner.left) * scale[0],
+            placed.y as f64 - (y as f64 + inner.top) * scale[1],
         ];
         Ok(Letterbox {
             scale: scale.map(|v| v as f32),
             offset: offset.map(|v| v as f32),
         })
     }
-}
-
-/// The part of a picture that is cut out, and the wanted box inside it.
-struct Region {
-    x: usize,
-    y: usize,
-    width: usize,
-    height: usize,
-    /// The box, relative to (x, y).
-    inner: CropBox,
-}
-
-impl Region {
-    /// The smallest rectangle of whole pixels around the box.
-    fn of(picture: &Rgb, crop: Option<PixelBox>) -> Result<Self, PreprocessError> {
-        let (width, height) = (picture.width, picture.height);
-        let Some(crop) = crop else {
-            let inner = CropBox {
-                left: 0.0,
-                top: 0.0,
-                width: width as f64,
-                height: height as f64,
-            };
-            return Ok(Region {
-                x: 0,
-                y: 0,
-                width,
-                height,
-                inner,
-            });
-        };
-        let clamp = |value: f32, limit: usize| f64::from(value).clamp(0.0, limit as f64);
-        let (left, right) = (clamp(crop.left, width), clamp(crop.right, width));
-        let (top, bottom) = (clamp(crop.top, height), clamp(crop.bottom, height));
-        // Written so that NaN is refused, too.
-        if !(right > left && bottom > top) {
-            return Err(PreprocessError::EmptyCrop {
-                crop,
-                width,
-                height,
-            });
-        }
-        let (x, y) = (left.floor(), top.floor());
-        Ok(Region {
-            x: x as usize,
-            y: y as usize,
-            width: (right.ceil() - x) as usize,
-            height: (bottom.ceil() - y) as usize,
-            inner: CropBox {
-                left: left - x,
-                top: top - y,
-                width: right - left,
-                height: bottom - top,
-            },
-        })
-    }
-}
-
-/// Where the fitted picture lies in the input, and the grey around it.
-struct Placed {
-    width: usize,
-    height: usize,
-    x: usize,
-    y: usize,
-    grey: u8,
-}
-
-impl Placed {
-    fn of(fit: Fit, width: f64, height: f64, w: usize, h: usize) -> Self {
-        let scale = (w as f64 / width).min(h as f64 / height);
-        let sized = |round: fn(f64) -> f64, grey| Placed {
-            width: (round(width * scale) as usize).clamp(1, w),
-            height: (round(height * scale) as usize).clamp(1, h),
-            x: 0,
-            y: 0,
-            grey,
-        };
-        match fit {
-            Fit::Stretch => Placed {
-                width: w,
-                height: h,
-                x: 0,
-                y: 0,
-                grey: 0,
-            },
-            // As YOLOX truncates; the small number keeps an exact fit exact.
-            Fit::LetterboxTopLeft(grey) => sized(|v| (v + 1e-6).floor(), grey),
-            Fit::LetterboxCentre(grey) => {
-                let placed = sized(f64::round, grey);
-                Placed {
-                    x: (w - placed.width) / 2,
-                    y: (h - placed.height) / 2,
-                    ..placed
-                }
-            }
-        }
-    }
-}
-
-fn check_buffer(picture: &Rgb) -> Result<(), PreprocessError> {
-    let Rgb {
-        data,
-        width,
-        height,
-        stride,
-    } = *picture;
-    let fail = |needed| PreprocessError::Buffer {
-        width,
-        height,
-        stride,
-        needed,
-        got: data.len(),
-    };
-    let fits = |n: usize| n > 0 && u32::try_from(n).is_ok();
-    if !fits(width) || !fits(height) || stride < 3 * width {
-        return Err(fail(0));
-    }
-    let needed = stride
-        .checked_mul(height - 1)
-        .and_then(|n| n.checked_add(3 * width))
-        .ok_or_else(|| fail(usize::MAX))?;
-    if data.len() < needed {
-        return Err(fail(needed));
-    }
-    Ok(())
-}
-
-/// Reads a JPEG or PNG file as RGB.
-///
-/// # Errors
-/// [`PreprocessError::Decode`] or, for a JPEG without its end, [`PreprocessError::Truncated`], naming the file.
-pub fn decode(path: &Path) -> Result<RgbImage, PreprocessError> {
-    let fail = |source| PreprocessError::Decode {
-        path: path.to_path_buf(),
-        source,
-    };
-    let bytes = std::fs::read(path).map_err(|e| fail(e.into()))?;
-    if !has_end(&bytes) {
-        return Err(PreprocessError::Truncated {
-            path: path.to_path_buf(),
-        });
-    }
-    let image = image::ImageReader::new(std::io::Cursor::new(bytes))
-        .with_guessed_format()
-        .map_err(|e| fail(e.into()))?
-        .decode()
-        .map_err(fail)?;
-    Ok(image.into_rgb8())
-}
-
-/// Decoders fill a JPEG that was cut short with grey and say nothing: silent damage to training and search alike. Within
-/// the coded picture neither marker can occur, so a whole one has an end after its last start.
-fn has_end(bytes: &[u8]) -> bool {
-    if !bytes.starts_with(&[0xff, 0xd8]) {
-        return true;
-    }
-    let last = |marker: u8| bytes.windows(2).rposition(|pair| pair == [0xff, marker]);
-    matches!((last(0xda), last(0xd9)), (Some(start), Some(end)) if end > start)
 }

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
 use reid_models::card::{Decode, ModelCard, OutputSpec};
-use reid_models::preprocess::{Letterbox, Preprocess, Rgb};
+use reid_models::preprocess::{Letterbox, Preprocess};
 use reid_models::runtime::{self, Session};
 
 use super::{DetectError, Detector, nms};
@@ -53,9 +53,7 @@ impl Yolox {
 
     fn detect(&mut self, frame: &Frame) -> Result<Vec<Detection>, DetectError> {
         let picture = &*frame.picture;
-        let letterbox = self
-            .preprocess
-            .run_into(Rgb::from(picture), None, &mut self.input)?;
+        let letterbox = self.preprocess.run_into(picture, None, &mut self.input)?;
         let outputs = self.session.run(1, &self.input)?;
         let wanted = self.tensor.as_deref();
         let output = outputs
@@ -87,7 +85,7 @@ impl Yolox {
             model: self.model.clone(),
             reason,
         })?;
-        let (w, h) = (picture.width() as usize, picture.height() as usize);
+        let (w, h) = picture.size();
         let inside = nms::suppress(found, self.nms)
             .into_iter()
             .map(|d| Detection {

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 
+use reid_models::picture::Pixels;
 use reid_models::preprocess::{PixelBox, Rgb};
 
 use super::{Appearance, EmbedError, all_finite};
@@ -25,11 +26,24 @@ pub struct Histogram {
 impl Appearance for Histogram {
     fn embed(
         &mut self,
-        crops: &[(Rgb<'_>, Option<PixelBox>)],
+        crops: &[(Pixels<'_>, Option<PixelBox>)],
     ) -> Result<Vec<Vec<f32>>, EmbedError> {
         let embeddings: Vec<Vec<f32>> = crops
             .iter()
-            .map(|(picture, crop)| self.one(picture, crop.as_ref()))
+            .map(|(picture, crop)| match (picture, crop) {
+                (Pixels::Rgb(picture), crop) => self.one(picture, crop.as_ref()),
+                (Pixels::Yuv(yuv), crop) => {
+                    let (right, bottom) = (yuv.width() as f32, yuv.height() as f32);
+                    let whole = PixelBox {
+                        left: 0.0,
+                        top: 0.0,
+                        right,
+                        bottom,
+                    };
+                    let cut = yuv.cut(crop.unwrap_or(whole));
+                    self.one(&Rgb::from(&cut), None)
+                }
+            })
             .collect::<Result<_, _>>()?;
         all_finite("histogram", &embeddings)?;
         Ok(embeddings)
@@ -153,7 +167,7 @@ mod tests {
             dressed([190, 25, 35], [35, 28, 95]),
             dressed([30, 30, 90], [200, 30, 30]),
         ];
-        let crops: Vec<_> = pictures.iter().map(|p| (Rgb::from(p), None)).collect();
+        let crops: Vec<_> = pictures.iter().map(|p| (Pixels::from(p), None)).collect();
         let e = h.embed(&crops).unwrap();
         for v in &e {
             assert_eq!(v.len(), h.width());
@@ -166,7 +180,9 @@ mod tests {
             right: 4.0,
             bottom: 5.0,
         };
-        let e = h.embed(&[(Rgb::from(&pictures[0]), Some(tiny))]).unwrap();
+        let e = h
+            .embed(&[(Pixels::from(&pictures[0]), Some(tiny))])
+            .unwrap();
         assert!((dot(&e[0], &e[0]) - 1.0).abs() < 1e-5);
         let none = PixelBox {
             left: 30.0,
@@ -174,6 +190,9 @@ mod tests {
             right: 40.0,
             bottom: 5.0,
         };
-        assert!(h.embed(&[(Rgb::from(&pictures[0]), Some(none))]).is_err());
+        assert!(
+            h.embed(&[(Pixels::from(&pictures[0]), Some(none))])
+                .is_err()
+        );
     }
 }

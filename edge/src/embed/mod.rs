@@ -8,7 +8,8 @@ pub mod quality;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use reid_models::preprocess::{PixelBox, Rgb};
+use reid_models::picture::Pixels;
+use reid_models::preprocess::PixelBox;
 use reid_models::runtime::RuntimeError;
 
 use crate::config::{EmbedderConfig, EmbedderKind};
@@ -19,8 +20,10 @@ pub trait Appearance: Send {
     ///
     /// # Errors
     /// If the model fails or gives a number that isn't finite; names it.
-    fn embed(&mut self, crops: &[(Rgb<'_>, Option<PixelBox>)])
-    -> Result<Vec<Vec<f32>>, EmbedError>;
+    fn embed(
+        &mut self,
+        crops: &[(Pixels<'_>, Option<PixelBox>)],
+    ) -> Result<Vec<Vec<f32>>, EmbedError>;
 
     /// Identifies model and preprocessing.
     fn fingerprint(&self) -> String;

@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use reid_models::preprocess::{PixelBox, Rgb};
+use reid_models::picture::Pixels;
+use reid_models::preprocess::PixelBox;
 use reid_models::runtime::Embedder;
 
 use super::{Appearance, EmbedError, all_finite};
@@ -43,7 +44,7 @@ impl Onnx {
 impl Appearance for Onnx {
     fn embed(
         &mut self,
-        crops: &[(Rgb<'_>, Option<PixelBox>)],
+        crops: &[(Pixels<'_>, Option<PixelBox>)],
     ) -> Result<Vec<Vec<f32>>, EmbedError> {
         let embeddings = self
             .embedder

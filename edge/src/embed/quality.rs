@@ -3,9 +3,9 @@
 //! "Far from everyone" is also the signature of a bad crop: a cut-off, hidden or smeared person would become a new
 //! identity. So such crops are refused before they are embedded.
 
-use image::RgbImage;
 use reid_models::card::InputSpec;
-use reid_models::preprocess::{PixelBox, Preprocess, Rgb};
+use reid_models::picture::{Picture, Pixels};
+use reid_models::preprocess::Preprocess;
 
 use crate::config::CropsConfig;
 use crate::types::Ltrb;
@@ -23,6 +23,9 @@ pub enum Rejected {
     Blurred,
 }
 
+/// Height and width at which sharpness is compared.
+const COMMON: (usize, usize) = (128, 64);
+
 /// Judges crops.
 pub struct Judge {
     config: CropsConfig,
@@ -35,7 +38,7 @@ impl Judge {
         Judge {
             config,
             // Sharpness is compared at one size, or large people would always look blurred.
-            common_size: Preprocess::new(&InputSpec::imagenet(128, 64)),
+            common_size: Preprocess::new(&InputSpec::imagenet(COMMON.0, COMMON.1)),
         }
     }
 
@@ -45,7 +48,7 @@ impl Judge {
     /// [`Rejected`].
     pub fn assess(
         &mut self,
-        picture: &RgbImage,
+        picture: &Picture,
         own: &Ltrb,
         others: &[Ltrb],
     ) -> Result<f32, Rejected> {
@@ -86,22 +89,12 @@ impl Judge {
     }
 
     /// Variance of the Laplacian of the grey crop at 128 x 64.
-    fn sharpness(&mut self, picture: &RgbImage, own: &Ltrb) -> f32 {
-        let crop = PixelBox {
-            left: own.left,
-            top: own.top,
-            right: own.right,
-            bottom: own.bottom,
-        };
-        let Ok(small) = self.common_size.resized(Rgb::from(picture), Some(crop)) else {
+    fn sharpness(&mut self, picture: &Picture, own: &Ltrb) -> f32 {
+        let crop = Some(own.pixels());
+        let Ok(grey) = self.common_size.grey(Pixels::from(picture), crop) else {
             return 0.0;
         };
-        let (w, h) = (small.width() as usize, small.height() as usize);
-        let grey: Vec<f32> = small
-            .as_raw()
-            .chunks_exact(3)
-            .map(|p| 0.299 * f32::from(p[0]) + 0.587 * f32::from(p[1]) + 0.114 * f32::from(p[2]))
-            .collect();
+        let (w, h) = (COMMON.1, COMMON.0);
         let (mut sum, mut squares, mut n) = (0.0f32, 0.0f32, 0.0f32);
         for y in 1..h.saturating_sub(1) {
             for x in 1..w.saturating_sub(1) {
@@ -120,6 +113,8 @@ impl Judge {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
+    use image::RgbImage;
+
     use super::*;
 
     fn at(left: f32, top: f32, width: f32, height: f32) -> Ltrb {
@@ -133,9 +128,9 @@ mod tests {
 
     #[test]
     fn each_fault_is_refused_by_its_name() {
-        let sharp = RgbImage::from_fn(320, 240, |x, y| {
+        let sharp = Picture::Rgb(RgbImage::from_fn(320, 240, |x, y| {
             image::Rgb([((x / 5 + y / 7) % 2 * 200) as u8; 3])
-        });
+        }));
         let mut judge = Judge::new(CropsConfig::default());
         let good = judge
             .assess(&sharp, &at(100.0, 50.0, 60.0, 140.0), &[])
@@ -165,7 +160,9 @@ mod tests {
                 .unwrap()
                 < good
         );
-        let flat = RgbImage::from_fn(320, 240, |x, _| image::Rgb([(x / 4) as u8; 3]));
+        let flat = Picture::Rgb(RgbImage::from_fn(320, 240, |x, _| {
+            image::Rgb([(x / 4) as u8; 3])
+        }));
         assert_eq!(
             judge.assess(&flat, &at(100.0, 50.0, 60.0, 140.0), &[]),
             Err(Rejected::Blurred)

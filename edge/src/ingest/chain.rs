@@ -1,4 +1,4 @@
-//! The elements behind a source, up to an appsink of RGB frames.
+//! The elements behind a source, up to an appsink of frames in the decoder's own format.
 
 use gstreamer as gst;
 use gstreamer::prelude::*;
@@ -20,7 +20,7 @@ pub(super) fn build(camera: &CameraConfig, pace: Pace) -> Result<Chain, IngestEr
     let sink = gst_app::AppSink::builder()
         .caps(
             &gst::Caps::builder("video/x-raw")
-                .field("format", "RGB")
+                .field("format", gst::List::new(super::frame::FORMATS))
                 .build(),
         )
         // A live source is shown as it comes; a file is played by the clock only on request. Its frames wait for us,
@@ -124,11 +124,7 @@ fn decoder(camera: &CameraConfig, convert: &gst::Element) -> Result<gst::Element
         };
         let caps = pad.current_caps().unwrap_or_else(|| pad.query_caps(None));
         if is_video(&caps) && !sink.is_linked() && pad.link(&sink).is_err() {
-            gst::element_error!(
-                decode,
-                gst::StreamError::Format,
-                ["cannot convert {caps} to RGB"]
-            );
+            gst::element_error!(decode, gst::StreamError::Format, ["cannot convert {caps}"]);
         }
     });
     let target = convert.downgrade();

@@ -149,6 +149,9 @@ impl Stream {
                     camera: self.index,
                     number: self.number,
                     time,
+                    clock_base: None,
+                    arrived: Instant::now(),
+                    captured: None,
                     picture: Arc::new(picture),
                 }));
             }

@@ -203,7 +203,7 @@ async fn camera(
         if !overlay {
             return compressed(&shot);
         }
-        let mut picture = (*shot.view.picture).clone();
+        let mut picture = shot.view.picture.to_rgb();
         for label in &labels {
             let [left, top, right, bottom] = label.ltrb;
             let ltrb = crate::types::Ltrb {
@@ -243,7 +243,7 @@ async fn camera(
 fn compressed(shot: &Shot) -> Option<Arc<Vec<u8>>> {
     let mut cached = shot.jpeg.lock().unwrap_or_else(PoisonError::into_inner);
     if cached.is_none() {
-        *cached = paint::jpeg(&shot.view.picture).ok().map(Arc::new);
+        *cached = paint::jpeg(&shot.view.picture.to_rgb()).ok().map(Arc::new);
     }
     cached.clone()
 }

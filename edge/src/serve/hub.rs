@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use image::RgbImage;
+use reid_models::picture::Picture;
 use serde_json::json;
 use tokio::sync::watch;
 
@@ -29,7 +30,7 @@ pub struct FrameView {
     /// Seconds, as [`crate::types::Frame::time`].
     pub time: f64,
     /// Picture.
-    pub picture: Arc<RgbImage>,
+    pub picture: Arc<Picture>,
     /// People in it.
     pub boxes: Vec<(Ltrb, TrackletId, Decision)>,
     /// Analysed frames per second of this camera now.

@@ -61,7 +61,7 @@ impl Hub {
             .iter()
             .enumerate()
             .map(|(index, c)| {
-                let size = c.shot.as_ref().map(|s| s.view.picture.dimensions());
+                let size = c.shot.as_ref().map(|s| s.view.picture.size());
                 json!({
                     "index": index, "name": c.name, "state": c.state, "detail": c.detail,
                     "fps": c.fps, "frames": c.frames, "time": c.time,

@@ -7,7 +7,7 @@ use reid_export::adopt::{AdoptOptions, Task, adopt};
 use reid_export::write::{ExportOptions, export};
 use reid_models::ModelCard;
 use reid_models::card::{Channels, Decode, Element, Fit, Layout, OutputSpec, Range};
-use reid_models::preprocess::Rgb;
+use reid_models::picture::Pixels;
 use reid_models::probe;
 use reid_models::runtime::{Backend, Embedder, RuntimeConfig, library};
 
@@ -56,7 +56,7 @@ fn an_embedder_reads_its_shape_from_the_file() {
     // The edge opens it from now on without knowing its name.
     let mut embedder = Embedder::open(&path, &RuntimeConfig::default()).unwrap();
     let vectors = embedder
-        .embed(&[(Rgb::from(&probe::crops()[0]), None)])
+        .embed(&[(Pixels::from(&probe::crops()[0]), None)])
         .unwrap();
     assert_eq!(vectors[0].len(), 256);
 }

@@ -6,7 +6,8 @@ use super::file::OnnxFile;
 use super::{RuntimeConfig, RuntimeError, Session, open_described};
 use crate::card::{ModelCard, OutputSpec};
 use crate::distance;
-use crate::preprocess::{PixelBox, Preprocess, Rgb};
+use crate::picture::Pixels;
+use crate::preprocess::{PixelBox, Preprocess};
 
 /// Pictures that are run at once: bounds memory, and more gains nothing on a processor.
 const MAX_BATCH: usize = 32;
@@ -97,7 +98,7 @@ impl Embedder {
     /// If a crop has no area, the engine fails, or a vector isn't finite.
     pub fn embed(
         &mut self,
-        crops: &[(Rgb, Option<PixelBox>)],
+        crops: &[(Pixels, Option<PixelBox>)],
     ) -> Result<Vec<Vec<f32>>, RuntimeError> {
         let len = self.preprocess.tensor_len();
         let mut embeddings = Vec::with_capacity(crops.len());

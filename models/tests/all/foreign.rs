@@ -6,6 +6,7 @@ use image::RgbImage;
 use reid_models::ModelCard;
 use reid_models::card::{Channels, Decode, Element, Fit, InputSpec, Layout, OutputSpec, Range};
 use reid_models::distance;
+use reid_models::picture::Pixels;
 use reid_models::preprocess::{Preprocess, Rgb};
 use reid_models::probe;
 use reid_models::runtime::{self, Embedder};
@@ -53,7 +54,7 @@ fn an_nhwc_embedder_of_fixed_batch_agrees_between_engines() {
     foreign.write(&ModelCard::path_beside(&copy)).unwrap();
     let crops: Vec<_> = probe::crops()[..5]
         .iter()
-        .map(|c| (Rgb::from(c), None))
+        .map(|c| (Pixels::from(c), None))
         .collect();
     let answers: Vec<Vec<Vec<f32>>> = engines(test)
         .iter()

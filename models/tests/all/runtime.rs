@@ -6,7 +6,8 @@ use std::path::Path;
 use image::RgbImage;
 use reid_models::ModelCard;
 use reid_models::card::{CARD_VERSION, Channels, Element, InputSpec, Layout, OutputSpec, Range};
-use reid_models::preprocess::{PixelBox, Rgb};
+use reid_models::picture::Pixels;
+use reid_models::preprocess::PixelBox;
 use reid_models::runtime::proto::DataType;
 use reid_models::runtime::{
     self, Backend, Embedder, Provider, RuntimeConfig, RuntimeError, library,
@@ -100,8 +101,8 @@ fn batches_of_every_kind_give_the_colours_back() {
         };
         let path = tiny.pooled().write(dir.path(), &[batch, 3], Some(&card));
         let pictures = colours(n);
-        let crops: Vec<(Rgb, Option<PixelBox>)> =
-            pictures.iter().map(|p| (Rgb::from(p), None)).collect();
+        let crops: Vec<(Pixels, Option<PixelBox>)> =
+            pictures.iter().map(|p| (Pixels::from(p), None)).collect();
         for config in engines("batches_of_every_kind_give_the_colours_back") {
             let mut embedder = Embedder::open(&path, &config).unwrap();
             assert_eq!(embedder.backend(), config.backend);
@@ -142,7 +143,7 @@ fn byte_and_half_inputs() {
         for config in engines("byte_and_half_inputs") {
             let got = Embedder::open(&path, &config)
                 .unwrap()
-                .embed(&[(Rgb::from(&pictures[1]), None)])
+                .embed(&[(Pixels::from(&pictures[1]), None)])
                 .unwrap();
             let want = unit([11.0, 100.0, 199.0]);
             assert!((got[0][0] - want[0]).abs() < 1e-3, "{element:?} {got:?}");
@@ -165,9 +166,9 @@ fn a_broken_output_is_an_error_that_names_file_and_picture() {
     let bright = RgbImage::from_pixel(9, 9, image::Rgb([10, 200, 30]));
     for config in engines("a_broken_output_is_an_error_that_names_file_and_picture") {
         let mut embedder = Embedder::open(&path, &config).unwrap();
-        embedder.embed(&[(Rgb::from(&dark), None)]).unwrap();
+        embedder.embed(&[(Pixels::from(&dark), None)]).unwrap();
         let err = embedder
-            .embed(&[(Rgb::from(&dark), None), (Rgb::from(&bright), None)])
+            .embed(&[(Pixels::from(&dark), None), (Pixels::from(&bright), None)])
             .unwrap_err();
         assert!(
             matches!(err, RuntimeError::NotFinite { picture: 1, .. }),

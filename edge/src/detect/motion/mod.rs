@@ -59,10 +59,7 @@ impl MotionDetector {
     }
 
     fn start(&mut self, frame: &Frame) {
-        let size = (
-            frame.picture.width() as usize,
-            frame.picture.height() as usize,
-        );
+        let size = frame.picture.size();
         let mut shrunk = Shrunk::new(size.0.div_ceil(ANALYSIS_WIDTH).max(1));
         shrunk.take(&frame.picture);
         let background = Background::new(&shrunk, self.absorb_secs as f32);
@@ -80,10 +77,7 @@ impl MotionDetector {
 
 impl Detector for MotionDetector {
     fn detect(&mut self, frame: &Frame) -> Result<Vec<Detection>, DetectError> {
-        let size = (
-            frame.picture.width() as usize,
-            frame.picture.height() as usize,
-        );
+        let size = frame.picture.size();
         if size.0 == 0 || size.1 == 0 {
             return Ok(Vec::new());
         }
@@ -197,7 +191,10 @@ mod tests {
                     camera: 0,
                     number: self.number,
                     time: self.number as f64 * 0.1,
-                    picture: Arc::new(picture),
+                    clock_base: None,
+                    arrived: std::time::Instant::now(),
+                    captured: None,
+                    picture: Arc::new(picture.into()),
                 })
                 .unwrap()
         }
