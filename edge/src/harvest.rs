@@ -16,12 +16,14 @@ use image::codecs::jpeg::JpegEncoder;
 use reid_models::files::{self, FileError};
 use serde::Serialize;
 
+use crate::clock::Clock;
 use crate::config::EdgeConfig;
-use crate::detect::DetectError;
+use crate::engine::{Engine, EngineError, Look, Next, Purpose};
 use crate::ingest::{self, IngestError, LiveCameras};
-use crate::perception::{Look, Perception};
-use crate::types::{Frame, TrackletId};
+use crate::types::{CameraIndex, TrackletId};
 
+/// How long the loop waits for frames before it looks at the stop flag.
+const GLANCE: Duration = Duration::from_millis(200);
 /// JPEG quality of a crop: high, because augmentation and the network see it again and again.
 const JPEG_QUALITY: u8 = 95;
 
@@ -63,9 +65,9 @@ pub enum HarvestError {
     /// A camera.
     #[error(transparent)]
     Ingest(#[from] IngestError),
-    /// The detector.
+    /// A recording or the detector.
     #[error(transparent)]
-    Detect(#[from] DetectError),
+    Engine(#[from] EngineError),
     /// The folder.
     #[error(transparent)]
     File(#[from] FileError),
@@ -104,7 +106,19 @@ pub fn harvest(
     config.crops.every_secs = options.every_secs;
     config.crops.max_per_tracklet = options.max_per_tracklet;
     let config = &config;
-    let mut perception = Perception::new(config)?;
+    let live = config.cameras.iter().any(|c| c.is_live());
+    let cameras = Arc::new(LiveCameras::new(Clock::system(), Arc::new(|_, _| {}))?);
+    let mut engine = if live {
+        for (index, camera) in config.cameras.iter().enumerate() {
+            cameras.add(index, camera)?;
+        }
+        let feed = cameras.clone();
+        Engine::start(config, Purpose::Live, false, || Ok(Box::new(feed)))?
+    } else {
+        Engine::start(config, Purpose::Replay, false, || {
+            Ok(Box::new(ingest::open_files_in_step(config)?))
+        })?
+    };
     let mut writer = Writer::open(
         &options.out,
         config.camera_names(),
@@ -112,51 +126,54 @@ pub fn harvest(
     )?;
     let mut frames_seen = 0;
     let began = Instant::now();
-    let mut step = |frames: Vec<Frame>, writer: &mut Writer| -> Result<(), HarvestError> {
-        frames_seen += frames.len() as u64;
-        let perceived = perception.step(frames)?;
-        for look in perceived.looks {
+    loop {
+        let out_of_time = |secs: f64| options.seconds.is_some_and(|limit| secs > limit);
+        if stop.load(Ordering::Relaxed) || (live && out_of_time(began.elapsed().as_secs_f64())) {
+            break;
+        }
+        let analysed = match engine.next(GLANCE)? {
+            Next::Step(analysed) => analysed,
+            Next::Nothing => continue,
+            Next::Over => break,
+        };
+        let time = analysed.frames.first().map_or(0.0, |f| f.frame.time);
+        if !live && out_of_time(time) {
+            break;
+        }
+        frames_seen += analysed.frames.len() as u64;
+        for look in &analysed.looks {
             writer.take(look)?;
         }
-        for (_, id) in perceived.ended {
+        for (_, id) in analysed.ended {
             writer.end(id);
         }
-        Ok(())
-    };
-    let live = config.cameras.iter().any(|c| c.is_live());
-    if live {
-        let limit = options.seconds.map(Duration::from_secs_f64);
-        let cameras = LiveCameras::start(config, unix_now(), Arc::new(|_, _| {}))?;
-        while !stop.load(Ordering::Relaxed)
-            && limit.is_none_or(|l| began.elapsed() < l)
-            && !cameras.is_over()
-        {
-            let frames = cameras.take(Duration::from_millis(200));
-            if !frames.is_empty() {
-                step(frames, &mut writer)?;
-            }
-        }
-        cameras.stop();
-    } else {
-        for frames in ingest::open_files_in_step(config)? {
-            let frames = frames?;
-            let time = frames.first().map_or(0.0, |f| f.time);
-            if stop.load(Ordering::Relaxed) || options.seconds.is_some_and(|s| time > s) {
-                break;
-            }
-            step(frames, &mut writer)?;
-        }
     }
+    cameras.close();
     let mut done = writer.finish();
     done.frames = frames_seen;
     done.fps = frames_seen as f64 / began.elapsed().as_secs_f64().max(1e-9);
     Ok(done)
 }
 
-fn unix_now() -> f64 {
-    std::time::SystemTime::now()
-        .duration_since(std::time::UNIX_EPOCH)
-        .map_or(0.0, |d| d.as_secs_f64())
+/// A look, cut out: while it waits, its frame is not kept.
+struct Crop {
+    tracklet: TrackletId,
+    camera: CameraIndex,
+    frame_number: u64,
+    time: f64,
+    picture: image::RgbImage,
+}
+
+impl Crop {
+    fn of(look: &Look) -> Self {
+        Crop {
+            tracklet: look.tracklet,
+            camera: look.camera,
+            frame_number: look.frame_number,
+            time: look.time,
+            picture: look.crop(),
+        }
+    }
 }
 
 struct Writer {
@@ -166,7 +183,7 @@ struct Writer {
     cameras: Vec<String>,
     least: usize,
     /// Crops of tracklets that have not yet enough of them.
-    waiting: BTreeMap<TrackletId, Vec<Look>>,
+    waiting: BTreeMap<TrackletId, Vec<Crop>>,
     /// Tracklets with crops on disk that still run.
     started: std::collections::BTreeSet<TrackletId>,
     done: Harvested,
@@ -204,20 +221,20 @@ impl Writer {
         })
     }
 
-    fn take(&mut self, look: Look) -> Result<(), HarvestError> {
-        if self.started.contains(&look.tracklet) {
-            return self.write(&look);
+    fn take(&mut self, look: &Look) -> Result<(), HarvestError> {
+        let (id, crop) = (look.tracklet, Crop::of(look));
+        if self.started.contains(&id) {
+            return self.write(&crop);
         }
-        let id = look.tracklet;
         let waiting = self.waiting.entry(id).or_default();
-        waiting.push(look);
+        waiting.push(crop);
         if waiting.len() >= self.least {
-            let looks = std::mem::take(waiting);
+            let crops = std::mem::take(waiting);
             self.waiting.remove(&id);
             self.started.insert(id);
             self.done.tracklets += 1;
-            for look in looks {
-                self.write(&look)?;
+            for crop in crops {
+                self.write(&crop)?;
             }
         }
         Ok(())
@@ -230,28 +247,28 @@ impl Writer {
         }
     }
 
-    fn write(&mut self, look: &Look) -> Result<(), HarvestError> {
+    fn write(&mut self, crop: &Crop) -> Result<(), HarvestError> {
         let file = format!(
             "0000_c{}s1_{:06}_{:02}.jpg",
-            look.camera + 1,
-            look.frame_number,
-            look.tracklet.0
+            crop.camera + 1,
+            crop.frame_number,
+            crop.tracklet.0
         );
         let path = self.dir.join(&file);
         let mut bytes = Vec::new();
         JpegEncoder::new_with_quality(&mut bytes, JPEG_QUALITY)
-            .encode_image(&*look.crop)
+            .encode_image(&crop.picture)
             .map_err(|source| HarvestError::Image {
                 path: path.clone(),
                 source,
             })?;
         files::write_atomic(&path, &bytes)?;
-        let camera = &self.cameras[look.camera];
+        let camera = &self.cameras[crop.camera];
         let line = Line {
             file: &file,
             camera,
-            tracklet: look.tracklet.0,
-            time: look.time,
+            tracklet: crop.tracklet.0,
+            time: crop.time,
         };
         let written = serde_json::to_vec(&line)
             .map_err(std::io::Error::from)
@@ -294,7 +311,7 @@ mod tests {
                 bottom: 20.0,
             },
             quality: 0.5,
-            crop: Arc::new(image::RgbImage::new(8, 20)),
+            picture: Arc::new(image::RgbImage::new(8, 20).into()),
         }
     }
 
@@ -304,7 +321,7 @@ mod tests {
         let cameras = vec!["a".to_owned(), "b".to_owned()];
         let mut writer = Writer::open(dir.path(), cameras.clone(), 2).unwrap();
         for (tracklet, frame) in [(1, 10), (2, 10), (1, 15), (1, 20)] {
-            writer.take(look(tracklet, frame)).unwrap();
+            writer.take(&look(tracklet, frame)).unwrap();
         }
         writer.end(TrackletId(2));
         let done = writer.finish();

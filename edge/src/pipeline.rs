@@ -1,22 +1,19 @@
-//! The deterministic core: perceive -> embed (one batch over all cameras) -> associate. `run` and `replay` drive it.
+//! The whole: perceive and embed ([`Engine`]) -> associate, in order. `run` and `replay` drive it.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use image::RgbImage;
-use reid_models::picture::Pixels;
-use serde::Serialize;
 
 use crate::associate::{AssociateError, Associator};
-use crate::config::EdgeConfig;
-use crate::detect::DetectError;
-use crate::embed::{self, Appearance, EmbedError};
+use crate::config::{CameraConfig, EdgeConfig};
+use crate::engine::{Analysed, Engine, EngineError, Feed, Look, Next, Purpose, Queues};
 use crate::gallery::{Gallery, GalleryError};
-use crate::perception::{Look, Perceived, Perception};
-use crate::types::{Assignment, CameraIndex, Decision, Frame, Observation, TrackletId};
+use crate::ingest::IngestError;
+use crate::types::{Assignment, CameraIndex, Decision, Observation, TrackletId};
 
-pub use crate::perception::AnalysedFrame;
+pub use crate::engine::{AnalysedFrame, Timings};
 
 /// Best crops are kept for so many tracklets.
 const CROPS_KEPT: usize = 1024;
@@ -24,12 +21,9 @@ const CROPS_KEPT: usize = 1024;
 /// A stage that failed.
 #[derive(Debug, thiserror::Error)]
 pub enum PipelineError {
-    /// Finding people.
+    /// Reading, finding people, embedding.
     #[error(transparent)]
-    Detect(#[from] DetectError),
-    /// Embedding crops.
-    #[error(transparent)]
-    Embed(#[from] EmbedError),
+    Engine(#[from] EngineError),
     /// Keeping identities.
     #[error(transparent)]
     Gallery(#[from] GalleryError),
@@ -38,40 +32,8 @@ pub enum PipelineError {
     Associate(#[from] AssociateError),
 }
 
-/// Seconds spent per stage.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
-pub struct Timings {
-    /// Finding people.
-    pub detect_secs: f64,
-    /// Following them.
-    pub track_secs: f64,
-    /// Judging and cutting out crops.
-    pub crop_secs: f64,
-    /// Embedding.
-    pub embed_secs: f64,
-    /// Deciding who is who, writing to the gallery included.
-    pub associate_secs: f64,
-    /// Frames analysed.
-    pub frames: u64,
-    /// Crops embedded.
-    pub crops: u64,
-}
-
-impl Timings {
-    /// Adds another step's.
-    pub fn add(&mut self, other: &Timings) {
-        self.detect_secs += other.detect_secs;
-        self.track_secs += other.track_secs;
-        self.crop_secs += other.crop_secs;
-        self.embed_secs += other.embed_secs;
-        self.associate_secs += other.associate_secs;
-        self.frames += other.frames;
-        self.crops += other.crops;
-    }
-}
-
 /// What a step brought.
-#[derive(Clone, Debug, Default)]
+#[derive(Debug, Default)]
 pub struct StepOutput {
     /// Frames with their boxes.
     pub frames: Vec<AnalysedFrame>,
@@ -79,90 +41,168 @@ pub struct StepOutput {
     pub assignments: Vec<Assignment>,
     /// Tracklets that ended.
     pub ended: Vec<(CameraIndex, TrackletId)>,
+    /// Frames that were under way when their camera was removed.
+    pub discarded: u64,
     /// Where the time went.
     pub timings: Timings,
+    /// Why nothing was decided; what is open is decided with a later step.
+    pub failure: Option<PipelineError>,
+}
+
+/// What [`Pipeline::next`] has.
+#[derive(Debug)]
+pub enum Progress {
+    /// The next step.
+    Step(StepOutput),
+    /// Nothing within the time given.
+    Nothing,
+    /// Everything has been told.
+    Over,
 }
 
 /// From frames to identities.
 pub struct Pipeline {
-    perception: Perception,
-    appearance: Box<dyn Appearance>,
+    engine: Engine,
     associator: Associator,
+    /// Names by camera index; of cameras that are gone, too.
+    names: Vec<String>,
     best_crops: BTreeMap<TrackletId, (f32, Arc<RgbImage>)>,
     now: f64,
 }
 
 impl Pipeline {
-    /// Opens detector, embedder and gallery.
+    /// Opens detector, embedder and gallery, and starts the stages on what `feed` gives.
     ///
     /// # Errors
     /// [`PipelineError`] naming file and remedy.
-    pub fn new(config: &EdgeConfig) -> Result<Self, PipelineError> {
-        let appearance = embed::open(&config.embedder)?;
+    pub fn start(
+        config: &EdgeConfig,
+        purpose: Purpose,
+        feed: impl FnOnce() -> Result<Box<dyn Feed>, IngestError>,
+    ) -> Result<Self, PipelineError> {
+        let engine = Engine::start(config, purpose, true, feed)?;
+        let facts = engine.embedder().cloned().unwrap_or_default();
         let gallery = Gallery::open(
             &config.gallery,
             &config.base,
-            &appearance.fingerprint(),
-            appearance.width(),
+            &facts.fingerprint,
+            facts.width,
         )?;
-        let rules = config
-            .associate
-            .clone()
-            .with_thresholds(&appearance.thresholds());
+        let rules = config.associate.clone().with_thresholds(&facts.thresholds);
+        let names = config.camera_names();
         Ok(Pipeline {
-            perception: Perception::new(config)?,
-            associator: Associator::new(rules, gallery, config.camera_names()),
-            appearance,
+            engine,
+            associator: Associator::new(rules, gallery, names.clone()),
+            names,
             best_crops: BTreeMap::new(),
             now: f64::NEG_INFINITY,
         })
     }
 
     /// What detects and what embeds, for people.
-    pub fn description(&self) -> String {
-        format!(
-            "detector: {}; embedder: {}",
-            self.perception.description(),
-            self.appearance.description()
-        )
+    pub fn description(&self) -> &str {
+        self.engine.description()
     }
 
-    /// Analyses frames of different cameras, at most one of each.
+    /// The stages before association.
+    pub fn engine(&self) -> &Engine {
+        &self.engine
+    }
+
+    /// How much is under way.
+    pub fn queues(&self) -> Queues {
+        self.engine.queues()
+    }
+
+    /// Name of a camera, also of one that is gone.
+    pub fn camera_name(&self, camera: CameraIndex) -> &str {
+        self.names.get(camera).map_or("", String::as_str)
+    }
+
+    /// Index of a camera of this name; a name that was never seen gets the next one. Indices are never given to another
+    /// name, so a tracklet's camera stays what it was.
+    pub fn camera_index(&mut self, name: &str) -> CameraIndex {
+        if let Some(index) = self.names.iter().position(|n| n == name) {
+            return index;
+        }
+        self.names.push(name.to_owned());
+        self.associator.set_cameras(self.names.clone());
+        self.names.len() - 1
+    }
+
+    /// A camera came or has new rules.
+    pub fn watch(&mut self, index: CameraIndex, camera: &CameraConfig) {
+        self.engine.watch(index, camera);
+    }
+
+    /// A camera is gone. Returns its tracklets that ended by this; what is decided about them follows with the next step.
     ///
     /// # Errors
     /// [`PipelineError`].
-    pub fn step(&mut self, frames: Vec<Frame>) -> Result<StepOutput, PipelineError> {
-        self.now = frames.iter().map(|f| f.time).fold(self.now, f64::max);
-        let Perceived {
+    pub fn unwatch(&mut self, index: CameraIndex) -> Result<Vec<TrackletId>, PipelineError> {
+        let ended = self.engine.unwatch(index);
+        self.end(&ended)?;
+        Ok(ended)
+    }
+
+    /// Ends the tracklets of a camera that was lost; the decisions follow with the next step.
+    ///
+    /// # Errors
+    /// [`PipelineError`].
+    pub fn end_camera(&mut self, index: CameraIndex) -> Result<Vec<TrackletId>, PipelineError> {
+        let ended = self.engine.end_camera(index);
+        self.end(&ended)?;
+        Ok(ended)
+    }
+
+    fn end(&mut self, ended: &[TrackletId]) -> Result<(), PipelineError> {
+        for &tracklet in ended {
+            self.associator.ended(tracklet, self.now)?;
+        }
+        Ok(())
+    }
+
+    /// Takes over what may change while running: rules of following, of crops, of association.
+    pub fn set_rules(&mut self, config: &EdgeConfig) {
+        self.engine.set_rules(&config.tracker, &config.crops);
+        let facts = self.engine.embedder().cloned().unwrap_or_default();
+        let rules = config.associate.clone().with_thresholds(&facts.thresholds);
+        self.associator.set_config(rules);
+    }
+
+    /// The clock was set by `secs`; `base` is what it adds from now on.
+    pub fn clock_moved(&mut self, secs: f64, base: f64) {
+        self.engine.clock_moved(secs, base);
+        self.associator.clock_moved(secs);
+        self.now += secs;
+    }
+
+    /// The next step; waits at most `timeout`.
+    ///
+    /// # Errors
+    /// [`PipelineError`].
+    pub fn next(&mut self, timeout: Duration) -> Result<Progress, PipelineError> {
+        match self.engine.next(timeout)? {
+            Next::Step(analysed) => self.associate(*analysed).map(Progress::Step),
+            Next::Nothing => Ok(Progress::Nothing),
+            Next::Over => Ok(Progress::Over),
+        }
+    }
+
+    /// Observes, ends, decides. If the gallery cannot be written, the frames are told all the same, without decisions: those
+    /// follow when it can.
+    fn associate(&mut self, analysed: Analysed) -> Result<StepOutput, PipelineError> {
+        let began = Instant::now();
+        let Analysed {
             frames,
             looks,
+            embeddings,
             ended,
-            detect_secs,
-            track_secs,
-            crop_secs,
-        } = self.perception.step(frames)?;
-        let mut timings = Timings {
-            detect_secs,
-            track_secs,
-            crop_secs,
-            frames: frames.len() as u64,
-            crops: looks.len() as u64,
-            ..Timings::default()
-        };
-        let began = Instant::now();
-        let embeddings = {
-            let crops: Vec<_> = looks
-                .iter()
-                .map(|l| (Pixels::from(&*l.crop), None))
-                .collect();
-            if crops.is_empty() {
-                Vec::new()
-            } else {
-                self.appearance.embed(&crops)?
-            }
-        };
-        let embedded = Instant::now();
-        timings.embed_secs = (embedded - began).as_secs_f64();
+            discarded,
+            mut timings,
+        } = analysed;
+        let newest = frames.iter().map(|f| f.frame.time);
+        self.now = newest.fold(self.now, f64::max);
         for (look, embedding) in looks.into_iter().zip(embeddings) {
             self.keep_best(&look);
             self.associator.observe(Observation {
@@ -172,32 +212,25 @@ impl Pipeline {
                 ltrb: look.ltrb,
                 embedding,
                 quality: look.quality,
-                crop: look.crop,
             })?;
         }
         for &(_, tracklet) in &ended {
             self.associator.ended(tracklet, self.now)?;
         }
-        let assignments = self.associator.decide(self.now)?;
-        timings.associate_secs = embedded.elapsed().as_secs_f64();
+        let decided = self.associator.decide(self.now);
+        let (assignments, failure) = match decided {
+            Ok(assignments) => (assignments, None),
+            Err(e) => (Vec::new(), Some(e.into())),
+        };
+        timings.associate_secs = began.elapsed().as_secs_f64();
         Ok(StepOutput {
             frames,
             assignments,
             ended,
+            discarded,
             timings,
+            failure,
         })
-    }
-
-    /// Ends the tracklets of a camera that was lost; the decisions follow with the next step.
-    ///
-    /// # Errors
-    /// [`PipelineError`].
-    pub fn end_camera(&mut self, camera: CameraIndex) -> Result<Vec<TrackletId>, PipelineError> {
-        let ended = self.perception.end_camera(camera);
-        for &tracklet in &ended {
-            self.associator.ended(tracklet, self.now)?;
-        }
-        Ok(ended)
     }
 
     /// Ends everything and settles what is open.
@@ -205,7 +238,7 @@ impl Pipeline {
     /// # Errors
     /// [`PipelineError`].
     pub fn finish(&mut self) -> Result<StepOutput, PipelineError> {
-        let ended = self.perception.finish();
+        let ended = self.engine.finish();
         if self.now == f64::NEG_INFINITY {
             // Not one frame came: there is no time to speak of, and nothing to settle.
             return Ok(StepOutput::default());
@@ -236,7 +269,7 @@ impl Pipeline {
         self.associator.decision(tracklet)
     }
 
-    /// Time of the newest frame, as [`Frame::time`]; `None` before the first one.
+    /// Time of the newest frame, as [`Frame::time`](crate::types::Frame::time); `None` before the first one.
     pub fn now(&self) -> Option<f64> {
         self.now.is_finite().then_some(self.now)
     }
@@ -246,11 +279,12 @@ impl Pipeline {
         &self.associator
     }
 
+    /// Cuts the look out of its frame if it is the best of its tracklet so far.
     fn keep_best(&mut self, look: &Look) {
         let best = self.best_crops.get(&look.tracklet);
         if best.is_none_or(|(quality, _)| *quality < look.quality) {
-            self.best_crops
-                .insert(look.tracklet, (look.quality, look.crop.clone()));
+            let crop = Arc::new(look.crop());
+            self.best_crops.insert(look.tracklet, (look.quality, crop));
         }
         while self.best_crops.len() > CROPS_KEPT {
             self.best_crops.pop_first();

@@ -9,6 +9,7 @@ mod tell;
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
@@ -16,8 +17,9 @@ use reid_models::files;
 
 use crate::config::EdgeConfig;
 use crate::events::EventSink;
-use crate::ingest;
-use crate::pipeline::{AnalysedFrame, Pipeline, StepOutput, Timings};
+use crate::engine::{Feed, Purpose, Taken};
+use crate::ingest::{self, IngestError, StepFrames};
+use crate::pipeline::{AnalysedFrame, Pipeline, Progress, StepOutput, Timings};
 use crate::score::{self, Row};
 use crate::serve::{self, FrameView, Hub, ServerHandle, paint, short};
 use crate::types::{CameraIndex, Decision, IdentityId, Ltrb, TrackletId};
@@ -140,21 +142,26 @@ fn play(
     };
     let hub = Hub::new(names.clone());
     let page = if args.serve {
-        let handle = serve::spawn(&config.serve, &config.base, hub.clone())
+        let handle = serve::spawn(&config.serve, &config.base, hub.clone(), None)
             .with_context(|| args.config.display().to_string())?;
         eprintln!("live page: http://{}/", handle.addr());
         Some(handle)
     } else {
         None
     };
-    let mut pipeline = Pipeline::new(&config)?;
-    hub.fact("pipeline", &pipeline.description());
-    let steps = ingest::open_files_in_step(&config)?;
-    let mut steps = if args.real_time {
-        steps.real_time()
-    } else {
-        steps
-    };
+    let warnings: Warnings = Arc::default();
+    let mut pipeline = Pipeline::start(&config, Purpose::Replay, || {
+        let steps = ingest::open_files_in_step(&config)?;
+        Ok(Box::new(Recorded {
+            steps: if args.real_time {
+                steps.real_time()
+            } else {
+                steps
+            },
+            warnings: warnings.clone(),
+        }))
+    })?;
+    hub.fact("pipeline", pipeline.description());
 
     let mut record = Record {
         analysed: vec![BTreeSet::new(); names.len()],
@@ -170,8 +177,15 @@ fn play(
         )
     };
     let began = Instant::now();
-    for step in steps.by_ref() {
-        let output = pipeline.step(step?)?;
+    loop {
+        let output = match pipeline.next(Duration::from_secs(1))? {
+            Progress::Step(output) => output,
+            Progress::Nothing => continue,
+            Progress::Over => break,
+        };
+        if let Some(failure) = output.failure {
+            return Err(failure.into());
+        }
         for frame in &output.frames {
             record.frame(frame);
             if let Some(dir) = &args.overlay
@@ -191,11 +205,11 @@ fn play(
     record.output(&output);
     publish_now(&output, &pipeline, &record)?;
     let seconds = began.elapsed().as_secs_f64();
-    for (camera, warning) in steps.warnings() {
+    for (camera, warning) in &*warnings.lock().unwrap_or_else(|e| e.into_inner()) {
         eprintln!("warning: camera {camera}: {warning}");
     }
     for camera in 0..names.len() {
-        hub.camera_state(camera, "ended", "end of the recording");
+        let _ = hub.camera_state(camera, "ended", "end of the recording");
     }
 
     let results = record.results(names.len());
@@ -206,6 +220,25 @@ fn play(
     }
     let report = record.report(&config, &results, truth, seconds, &pipeline);
     Ok((report, page))
+}
+
+/// (camera, what was wrong) of recordings that could be read all the same.
+type Warnings = Arc<Mutex<Vec<(String, String)>>>;
+
+/// Recordings, and at their end what was wrong with them.
+struct Recorded {
+    steps: StepFrames,
+    warnings: Warnings,
+}
+
+impl Feed for Recorded {
+    fn take(&mut self, most: usize, timeout: Duration) -> Result<Taken, IngestError> {
+        let taken = Feed::take(&mut self.steps, most, timeout);
+        if matches!(taken, Ok(Taken::Over)) {
+            *self.warnings.lock().unwrap_or_else(|e| e.into_inner()) = self.steps.warnings();
+        }
+        taken
+    }
 }
 
 fn read_truth(dir: &Path, names: &[String]) -> anyhow::Result<Vec<Vec<Row>>> {
@@ -338,7 +371,7 @@ impl Record {
             bars: pipeline.associator().bars(),
             evidence: pipeline.associator().evidence(),
             timings: self.timings,
-            description: pipeline.description(),
+            description: pipeline.description().to_owned(),
         }
     }
 }

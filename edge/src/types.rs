@@ -64,6 +64,16 @@ impl Ltrb {
         }
     }
 
+    /// The smallest box of whole pixels around it.
+    pub fn outward(&self) -> Ltrb {
+        Ltrb {
+            left: self.left.floor(),
+            top: self.top.floor(),
+            right: self.right.ceil(),
+            bottom: self.bottom.ceil(),
+        }
+    }
+
     /// The part inside a frame of the given size.
     pub fn clamped(&self, width: usize, height: usize) -> Ltrb {
         let (w, h) = (width as f32, height as f32);
@@ -145,8 +155,6 @@ pub struct Observation {
     pub embedding: Vec<f32>,
     /// 0..1: size, sharpness, truncation and overlap of the crop.
     pub quality: f32,
-    /// The crop itself, for people to look at.
-    pub crop: Arc<RgbImage>,
 }
 
 /// A person known across cameras: a UUID, never reused.

@@ -3,9 +3,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
-use std::sync::Arc;
 
-use image::RgbImage;
 use proptest::prelude::*;
 use reid_edge::associate::{AssociateConfig, Associator, Travel};
 use reid_edge::gallery::{Gallery, GalleryConfig};
@@ -150,7 +148,6 @@ impl Site {
             },
             embedding: self.look(person, camera),
             quality: 0.8,
-            crop: Arc::new(RgbImage::new(1, 1)),
         }
     }
 }

@@ -69,7 +69,7 @@ fn open_page(hub: &Hub) -> ServerHandle {
         listen: "127.0.0.1:0".into(),
         ..ServeConfig::default()
     };
-    spawn(&config, Path::new("."), hub.clone()).unwrap()
+    spawn(&config, Path::new("."), hub.clone(), None).unwrap()
 }
 
 fn somebody() -> (IdentityId, Decision) {

@@ -2,6 +2,8 @@
 //!
 //! Everything is done by the programs a user would call, and every command is printed, so that it can be repeated.
 
+mod video;
+
 use std::fs;
 use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
@@ -19,23 +21,41 @@ const SITE: &str = "2026";
 /// Kind of place the site is; the shipped starting point comes from another.
 const DOMAIN: &str = "street";
 
-/// What `./reid demo --json` prints: one JSON object.
+/// What `./reid demo --json` prints: one JSON object. What takes labels is `null` on somebody's own footage, which has none.
 #[derive(Clone, Debug, Serialize)]
 pub struct Summary {
     /// Rank-1 of the starting point, 0..1.
-    pub rank1_before: f64,
+    pub rank1_before: Option<f64>,
     /// mAP of the starting point, 0..1.
-    pub map_before: f64,
+    pub map_before: Option<f64>,
     /// Rank-1 after training without labels.
-    pub rank1_after: f64,
+    pub rank1_after: Option<f64>,
     /// mAP after training without labels.
-    pub map_after: f64,
+    pub map_after: Option<f64>,
     /// Worst cosine between the trainer's and the ONNX file's embeddings.
     pub min_cosine: f64,
     /// IDF1 over all cameras together.
-    pub idf1: f64,
+    pub idf1: Option<f64>,
     /// Frames analysed per second, all cameras together.
     pub fps: f64,
+    /// What was harvested and found in somebody's own footage.
+    #[serde(flatten, skip_serializing_if = "Option::is_none")]
+    pub footage: Option<Footage>,
+}
+
+/// Counts of a demonstration on somebody's own footage.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct Footage {
+    /// Crops harvested.
+    pub crops: u64,
+    /// Tracklets they come from.
+    pub tracklets: u64,
+    /// Clusters of the last epoch: about as many people as the trainer tells apart.
+    pub clusters: u64,
+    /// Identities given in the replay.
+    pub identities: u64,
+    /// Of them, seen in several cameras.
+    pub across_cameras: u64,
 }
 
 /// Options of the demonstration.
@@ -43,6 +63,10 @@ pub struct Summary {
 pub struct Demo {
     /// Folder to work in; what an earlier demonstration left there is removed.
     pub folder: PathBuf,
+    /// Recordings to demonstrate on, one for each camera; none: a simulated site.
+    pub videos: Vec<PathBuf>,
+    /// Person detector for the recordings, an ONNX file with a card; none: the motion detector.
+    pub detector: Option<PathBuf>,
 }
 
 impl Demo {
@@ -58,6 +82,29 @@ impl Demo {
                 .with_context(|| format!("cannot remove {}", folder.display()))?;
         }
         fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
+        let summary = if self.videos.is_empty() {
+            self.simulated()?
+        } else {
+            self.footage()?
+        };
+        self.say("5/5  what came of it");
+        self.table(&summary, started.elapsed().as_secs_f64());
+        Ok(summary)
+    }
+
+    /// Where the configuration of the live part is.
+    pub fn config(&self) -> PathBuf {
+        let place = if self.videos.is_empty() {
+            "world"
+        } else {
+            "site"
+        };
+        self.folder.join(place).join("edge.toml")
+    }
+
+    /// On a simulated site.
+    fn simulated(&self) -> Result<Summary> {
+        let folder = &self.folder;
         let path = |name: &str| folder.join(name).display().to_string();
         let data = format!("market1501:{}", path("crops"));
 
@@ -139,18 +186,16 @@ impl Demo {
             "--real-time",
         ])?;
 
-        let summary = Summary {
-            rank1_before: number(before, "rank1")?,
-            map_before: number(before, "map")?,
-            rank1_after: number(after, "rank1")?,
-            map_after: number(after, "map")?,
+        Ok(Summary {
+            rank1_before: Some(number(before, "rank1")?),
+            map_before: Some(number(before, "map")?),
+            rank1_after: Some(number(after, "rank1")?),
+            map_after: Some(number(after, "map")?),
             min_cosine: number(&verified, "min_cosine")?,
-            idf1: number(&replayed, "idf1")?,
+            idf1: Some(number(&replayed, "idf1")?),
             fps: number(&replayed, "fps")?,
-        };
-        self.say("5/5  what came of it");
-        self.table(&summary, started.elapsed().as_secs_f64());
-        Ok(summary)
+            footage: None,
+        })
     }
 
     fn say(&self, text: &str) {
@@ -205,25 +250,36 @@ impl Demo {
     }
 
     fn table(&self, s: &Summary, seconds: f64) {
-        eprintln!("                                   before      after");
-        eprintln!(
-            "     rank-1 on people never seen   {:>5.1} %    {:>5.1} %",
-            100.0 * s.rank1_before,
-            100.0 * s.rank1_after
-        );
-        eprintln!(
-            "     mAP                           {:>5.1} %    {:>5.1} %",
-            100.0 * s.map_before,
-            100.0 * s.map_after
-        );
+        let scores = [
+            ("rank-1 on people never seen", s.rank1_before, s.rank1_after),
+            ("mAP", s.map_before, s.map_after),
+        ];
+        if s.rank1_before.is_some() {
+            eprintln!("                                   before      after");
+        }
+        for (name, before, after) in scores {
+            if let (Some(before), Some(after)) = (before, after) {
+                let (before, after) = (100.0 * before, 100.0 * after);
+                eprintln!("     {name:<29} {before:>5.1} %    {after:>5.1} %");
+            }
+        }
+        if let Some(f) = &s.footage {
+            eprintln!(
+                "     crops harvested, tracklets, clusters      {}, {}, {}",
+                f.crops, f.tracklets, f.clusters
+            );
+            eprintln!(
+                "     identities, in several cameras            {}, {}",
+                f.identities, f.across_cameras
+            );
+        }
         eprintln!(
             "     worst cosine, ONNX file against trainer   {:.6}",
             s.min_cosine
         );
-        eprintln!(
-            "     IDF1 across the three cameras             {:.3}",
-            s.idf1
-        );
+        if let Some(idf1) = s.idf1 {
+            eprintln!("     IDF1 across the three cameras             {idf1:.3}");
+        }
         eprintln!(
             "     frames per second, all cameras            {:.1}",
             s.fps

@@ -95,6 +95,27 @@ impl Associator {
         }
     }
 
+    /// The cameras by index, when they have changed. A camera that is gone keeps its index and its name, because tracklets
+    /// that it saw are still compared with new ones.
+    pub fn set_cameras(&mut self, cameras: Vec<String>) {
+        self.presence = Presence::new(&self.config, &cameras);
+        self.cameras = cameras;
+    }
+
+    /// Goes by other rules from now on, checked as for [`Associator::new`].
+    pub fn set_config(&mut self, config: AssociateConfig) {
+        self.presence = Presence::new(&config, &self.cameras);
+        self.config = config;
+    }
+
+    /// The clock was set by `secs`: all tracklets of this run move with it. Sightings already in the gallery keep the times
+    /// they were written with, until their tracklet is written again.
+    pub fn clock_moved(&mut self, secs: f64) {
+        for track in self.tracks.values_mut() {
+            track.shift(secs);
+        }
+    }
+
     /// Adds one look at a running tracklet. A refused one changes nothing.
     ///
     /// # Errors

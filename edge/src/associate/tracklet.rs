@@ -75,6 +75,17 @@ impl Track {
         }
     }
 
+    /// The clock was set by `secs`.
+    pub(super) fn shift(&mut self, secs: f64) {
+        self.start += secs;
+        self.end += secs;
+        self.next_query += secs;
+        self.ambiguous_since = self.ambiguous_since.map(|since| since + secs);
+        for look in &mut self.looks {
+            look.time += secs;
+        }
+    }
+
     /// Adds a look; `embedding` is a unit vector.
     pub(super) fn add(&mut self, time: f64, ltrb: Ltrb, quality: f32, embedding: Vec<f32>) {
         self.end = self.end.max(time);

@@ -41,6 +41,18 @@ impl Budget {
         *entry = (entry.0 + 1, time);
     }
 
+    /// Goes by other rules from now on.
+    pub fn set_config(&mut self, config: CropsConfig) {
+        self.config = config;
+    }
+
+    /// The clock was set by `secs`.
+    pub fn shift(&mut self, secs: f64) {
+        for (_, last) in self.spent.values_mut() {
+            *last += secs;
+        }
+    }
+
     /// The tracklet has ended.
     pub fn forget(&mut self, tracklet: TrackletId) {
         self.spent.remove(&tracklet);

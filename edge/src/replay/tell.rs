@@ -27,7 +27,7 @@ pub(super) fn publish(
         ("embed", t.embed_secs),
         ("associate", t.associate_secs),
     ] {
-        hub.stage(stage, secs);
+        hub.metrics().stage(stage, secs);
     }
     let gallery = pipeline.associator().gallery();
     hub.known(gallery.len());

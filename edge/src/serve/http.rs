@@ -8,13 +8,16 @@ use axum::extract::{Form, Path, Query, Request, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Redirect, Response};
-use axum::routing::get;
+use axum::routing::{delete, get, post};
 use axum::{Json, Router};
 use serde::Deserialize;
+use serde_json::json;
 
+use crate::health::Verdict;
 use crate::types::IdentityId;
 
 use super::access::Access;
+use super::control::{Answer, Command, Control};
 use super::hub::{Hub, Shot};
 use super::paint;
 
@@ -30,10 +33,15 @@ const WAIT: Duration = Duration::from_secs(10);
 struct App {
     hub: Hub,
     access: Arc<Access>,
+    control: Option<Control>,
 }
 
-pub(super) fn router(hub: Hub, access: Arc<Access>) -> Router {
-    let app = App { hub, access };
+pub(super) fn router(hub: Hub, access: Arc<Access>, control: Option<Control>) -> Router {
+    let app = App {
+        hub,
+        access,
+        control,
+    };
     Router::new()
         .route(
             "/",
@@ -53,7 +61,11 @@ pub(super) fn router(hub: Hub, access: Arc<Access>) -> Router {
         .route("/camera/{file}", get(camera))
         .route("/crop/{file}", get(crop))
         .route("/metrics", get(metrics))
-        .route("/healthz", get(|| async { "ok\n" }))
+        .route("/api/cameras", get(cameras).post(put_camera))
+        .route("/api/cameras/{name}", delete(remove_camera))
+        .route("/api/reload", post(reload))
+        .route("/healthz", get(healthz))
+        .route("/readyz", get(readyz))
         .layer(middleware::from_fn_with_state(app.clone(), guard))
         .with_state(app)
 }
@@ -61,7 +73,7 @@ pub(super) fn router(hub: Hub, access: Arc<Access>) -> Router {
 /// Lets pass who may, and says to the browser what the page may do: nothing but talk to this server.
 async fn guard(State(app): State<App>, request: Request, next: Next) -> Response {
     let path = request.uri().path();
-    let open = matches!(path, "/login" | "/page.css" | "/healthz");
+    let open = matches!(path, "/login" | "/page.css" | "/healthz" | "/readyz");
     let mut response = if open || app.access.allows(request.headers()) {
         next.run(request).await
     } else if app.access.guarded() && path == "/" {
@@ -270,7 +282,71 @@ async fn crop(
     }
 }
 
+/// Whether the program does its work: 503 if not. Who may see the page sees what is wrong, others only that something is.
+async fn healthz(State(app): State<App>, headers: HeaderMap) -> Response {
+    let health = app.hub.health();
+    let status = match health.status {
+        Verdict::Failing => StatusCode::SERVICE_UNAVAILABLE,
+        _ => StatusCode::OK,
+    };
+    if app.access.allows(&headers) {
+        return (status, Json(health)).into_response();
+    }
+    (status, Json(json!({"status": health.status}))).into_response()
+}
+
+/// Whether models are open and a camera has shown a frame: 503 until then.
+async fn readyz(State(app): State<App>) -> Response {
+    let ready = app.hub.health().ready;
+    let status = if ready {
+        StatusCode::OK
+    } else {
+        StatusCode::SERVICE_UNAVAILABLE
+    };
+    (status, Json(json!({"ready": ready}))).into_response()
+}
+
+async fn cameras(State(app): State<App>) -> Response {
+    ask(&app, Command::List).await
+}
+
+/// A page elsewhere can make a visitor's browser send a form here, but not JSON: a browser asks first, and is refused.
+async fn put_camera(State(app): State<App>, Json(camera): Json<serde_json::Value>) -> Response {
+    ask(&app, Command::Put(camera)).await
+}
+
+async fn remove_camera(State(app): State<App>, Path(name): Path<String>) -> Response {
+    ask(&app, Command::Remove(name)).await
+}
+
+async fn reload(State(app): State<App>, Json(_): Json<serde_json::Value>) -> Response {
+    ask(&app, Command::Reload).await
+}
+
+async fn ask(app: &App, command: Command) -> Response {
+    let Some(control) = app.control.clone() else {
+        let refused = json!({"error": "cameras cannot be changed here: serve.control is false, or this is a replay"});
+        return (StatusCode::FORBIDDEN, Json(refused)).into_response();
+    };
+    // The answer comes between two frames.
+    let answer = tokio::task::spawn_blocking(move || control.ask(command)).await;
+    match answer.unwrap_or(Answer::Busy) {
+        Answer::Done(value) => Json(value).into_response(),
+        Answer::Refused(reason) => {
+            (StatusCode::UNPROCESSABLE_ENTITY, Json(json!({"error": reason}))).into_response()
+        }
+        Answer::Unknown(name) => {
+            let error = json!({"error": format!("there is no camera {name:?}")});
+            (StatusCode::NOT_FOUND, Json(error)).into_response()
+        }
+        Answer::Busy => {
+            let error = json!({"error": "the pipeline does not answer; try again"});
+            (StatusCode::SERVICE_UNAVAILABLE, Json(error)).into_response()
+        }
+    }
+}
+
 async fn metrics(State(app): State<App>) -> Response {
-    let kind = "text/plain; version=0.0.4; charset=utf-8";
+    let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
     ([(header::CONTENT_TYPE, kind)], app.hub.metrics_text()).into_response()
 }

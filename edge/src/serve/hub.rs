@@ -11,6 +11,8 @@ use reid_models::picture::Picture;
 use serde_json::json;
 use tokio::sync::watch;
 
+use crate::health::Health;
+use crate::metrics::Metrics;
 use crate::types::{Assignment, CameraIndex, Decision, IdentityId, Ltrb, TrackletId};
 
 use super::paint;
@@ -68,23 +70,25 @@ pub(super) struct Visit {
 
 #[derive(Default)]
 pub(super) struct State {
-    pub(super) cameras: Vec<Camera>,
+    pub(super) cameras: BTreeMap<CameraIndex, Camera>,
+    /// Names of all cameras there have been, for visits to those that are gone.
+    pub(super) names: BTreeMap<CameraIndex, String>,
     pub(super) visits: BTreeMap<TrackletId, Visit>,
     /// Order of first appearance, which gives the colour.
     pub(super) order: HashMap<IdentityId, usize>,
     pub(super) tracklets: u64,
     pub(super) identities: usize,
     pub(super) corrections: u64,
-    pub(super) decisions: BTreeMap<&'static str, u64>,
-    pub(super) stages: BTreeMap<&'static str, (f64, u64)>,
     pub(super) facts: BTreeMap<String, String>,
     pub(super) events: VecDeque<(u64, String)>,
     pub(super) event_count: u64,
+    pub(super) health: Health,
 }
 
 pub(super) struct Inner {
     state: Mutex<State>,
     pub(super) started: Instant,
+    pub(super) metrics: Metrics,
     frames: watch::Sender<u64>,
     events: watch::Sender<u64>,
 }
@@ -98,25 +102,60 @@ pub struct Hub {
 impl Hub {
     /// A hub for cameras of these names, in order of camera index.
     pub fn new(cameras: Vec<String>) -> Self {
-        let state = State {
-            cameras: cameras
-                .into_iter()
-                .map(|name| Camera {
-                    name,
-                    state: "connecting".into(),
-                    ..Camera::default()
-                })
-                .collect(),
-            ..State::default()
-        };
-        Hub {
+        let hub = Hub {
             inner: Arc::new(Inner {
-                state: Mutex::new(state),
+                state: Mutex::default(),
                 started: Instant::now(),
+                metrics: Metrics::default(),
                 frames: watch::Sender::new(0),
                 events: watch::Sender::new(0),
             }),
+        };
+        for (index, name) in cameras.into_iter().enumerate() {
+            hub.add_camera(index, &name);
         }
+        hub
+    }
+
+    /// A camera came.
+    pub fn add_camera(&self, index: CameraIndex, name: &str) {
+        let camera = Camera {
+            name: name.to_owned(),
+            state: "connecting".into(),
+            ..Camera::default()
+        };
+        let mut state = self.lock();
+        state.names.insert(index, name.to_owned());
+        state.cameras.insert(index, camera);
+        drop(state);
+        self.inner.metrics.camera_state(name, "connecting");
+        self.inner.frames.send_modify(|n| *n += 1);
+    }
+
+    /// A camera is gone; the visits to it stay.
+    pub fn remove_camera(&self, index: CameraIndex) {
+        let removed = self.lock().cameras.remove(&index);
+        if let Some(camera) = removed {
+            self.inner.metrics.forget(&camera.name);
+        }
+        self.inner.frames.send_modify(|n| *n += 1);
+    }
+
+    /// Counters and gauges of this program.
+    pub fn metrics(&self) -> &Metrics {
+        &self.inner.metrics
+    }
+
+    /// How everything is, for `/healthz` and `/readyz`.
+    pub fn set_health(&self, health: Health) {
+        self.inner
+            .metrics
+            .healthy(health.status == crate::health::Verdict::Ok);
+        self.lock().health = health;
+    }
+
+    pub(super) fn health(&self) -> Health {
+        self.lock().health.clone()
     }
 
     /// A new frame of one camera; the older one is dropped. An unknown camera is ignored.
@@ -128,17 +167,21 @@ impl Hub {
             tracklets,
             ..
         } = &mut *state;
-        let Some(camera) = cameras.get_mut(view.camera) else {
+        let Some(camera) = cameras.get_mut(&view.camera) else {
             return;
         };
-        camera.state = "live".into();
-        camera.detail.clear();
+        if camera.state != "live" {
+            camera.state = "live".into();
+            camera.detail.clear();
+            self.inner.metrics.camera_state(&camera.name, "live");
+        }
         camera.fps = view.fps;
         camera.frames += 1;
         camera.time = view.time;
         for (_, tracklet, decision) in &view.boxes {
             let visit = visits.entry(*tracklet).or_insert_with(|| {
                 *tracklets += 1;
+                self.inner.metrics.tracklet();
                 Visit {
                     camera: view.camera,
                     first: view.time,
@@ -170,10 +213,9 @@ impl Hub {
         let mut state = self.lock();
         let corrected = !assignment.previous_ids.is_empty();
         state.corrections += u64::from(corrected);
-        *state
-            .decisions
-            .entry(state_name(&assignment.decision))
-            .or_default() += 1;
+        self.inner
+            .metrics
+            .decision(state_name(&assignment.decision), corrected);
         if let Some(identity) = assignment.decision.identity() {
             let next = state.order.len();
             state.order.entry(identity).or_insert(next);
@@ -192,9 +234,10 @@ impl Hub {
             visit.crop = small;
         }
         let camera = state
-            .cameras
-            .get(assignment.camera)
-            .map_or_else(String::new, |c| c.name.clone());
+            .names
+            .get(&assignment.camera)
+            .cloned()
+            .unwrap_or_default();
         let text = json!({
             "time": assignment.time,
             "camera": camera,
@@ -214,27 +257,23 @@ impl Hub {
     }
 
     /// State of a camera: `live`, `connecting`, `stalled`, `ended`, ..., and why.
-    pub fn camera_state(&self, camera: CameraIndex, state: &str, detail: &str) {
-        if let Some(c) = self.lock().cameras.get_mut(camera) {
-            state.clone_into(&mut c.state);
-            detail.clone_into(&mut c.detail);
-            if state != "live" {
-                c.fps = 0.0;
-            }
+    /// Returns the camera's name; `None` if it is gone.
+    pub fn camera_state(&self, camera: CameraIndex, state: &str, detail: &str) -> Option<String> {
+        let mut locked = self.lock();
+        let c = locked.cameras.get_mut(&camera)?;
+        state.clone_into(&mut c.state);
+        detail.clone_into(&mut c.detail);
+        if state != "live" {
+            c.fps = 0.0;
         }
-    }
-
-    /// Seconds a stage took for one step.
-    pub fn stage(&self, stage: &'static str, secs: f64) {
-        let mut state = self.lock();
-        let (sum, count) = state.stages.entry(stage).or_default();
-        *sum += secs;
-        *count += 1;
+        self.inner.metrics.camera_state(&c.name, state);
+        Some(c.name.clone())
     }
 
     /// Identities in the gallery now.
     pub fn known(&self, identities: usize) {
         self.lock().identities = identities;
+        self.inner.metrics.identities(identities);
     }
 
     /// A line for the foot of the page, such as `model` or `detector`.
@@ -264,11 +303,11 @@ impl Hub {
     }
 
     pub(super) fn shot(&self, camera: CameraIndex) -> Option<Shot> {
-        self.lock().cameras.get(camera)?.shot.clone()
+        self.lock().cameras.get(&camera)?.shot.clone()
     }
 
     pub(super) fn camera_known(&self, camera: CameraIndex) -> bool {
-        camera < self.lock().cameras.len()
+        self.lock().cameras.contains_key(&camera)
     }
 
     pub(super) fn crop(

@@ -5,6 +5,7 @@
 
 mod access;
 mod config;
+pub mod control;
 mod http;
 mod hub;
 pub mod paint;
@@ -18,6 +19,7 @@ use std::thread::JoinHandle;
 use tokio::sync::Notify;
 
 use access::Access;
+use control::Control;
 pub use config::ServeConfig;
 pub use hub::{FrameView, Hub, short, state_name};
 
@@ -95,11 +97,17 @@ impl Drop for ServerHandle {
     }
 }
 
-/// Starts the page on a thread of its own. A relative `token_file` is taken from `base`.
+/// Starts the page on a thread of its own. A relative `token_file` is taken from `base`. With `control`, visitors may change the
+/// cameras.
 ///
 /// # Errors
 /// [`ServeError`]: a bad address, one that others can reach without a token, an unusable token, a port in use.
-pub fn spawn(config: &ServeConfig, base: &Path, hub: Hub) -> Result<ServerHandle, ServeError> {
+pub fn spawn(
+    config: &ServeConfig,
+    base: &Path,
+    hub: Hub,
+    control: Option<Control>,
+) -> Result<ServerHandle, ServeError> {
     let asked: SocketAddr = config.listen.parse().map_err(|_| ServeError::Address {
         value: config.listen.clone(),
     })?;
@@ -127,7 +135,7 @@ pub fn spawn(config: &ServeConfig, base: &Path, hub: Hub) -> Result<ServerHandle
         .map_err(ServeError::Runtime)?;
     let stop = Arc::new(Notify::new());
     let stopped = Arc::clone(&stop);
-    let router = http::router(hub, Arc::new(Access::new(token)));
+    let router = http::router(hub, Arc::new(Access::new(token)), control);
     let thread = std::thread::Builder::new()
         .name("serve".into())
         .spawn(move || {

@@ -64,9 +64,12 @@ function arrange() {
 }
 
 function layWall(cameras) {
-  if (tiles.length === cameras.length) return;
+  // Cameras come and go while the page is open.
+  const same = tiles.length === cameras.length && cameras.every((c, i) => tiles[i].index === c.index);
+  if (same) return;
   const wall = $("wall");
   wall.replaceChildren();
+  for (const tile of tiles) if (tile.bitmap) tile.bitmap.close();
   tiles.length = 0;
   for (const camera of cameras) {
     const box = element("div", "tile dark");
@@ -177,7 +180,8 @@ async function fetchPictures() {
 
 function showCameras() {
   for (const tile of tiles) {
-    const camera = state.cameras[tile.index];
+    const camera = state.cameras.find((c) => c.index === tile.index);
+    if (!camera) continue;
     const live = camera.state === "live";
     tile.dot.className = `dot ${live ? "live" : camera.state === "ended" ? "" : camera.state === "connecting" ? "warn" : "bad"}`;
     tile.detail.textContent = live ? "" : camera.detail || camera.state;
@@ -220,7 +224,7 @@ function showPeople() {
     card.chip.style.background = colour(person.hue);
     const latest = person.visits.reduce((a, b) => (b.last > a.last ? b : a));
     const here = state.now - latest.last < 2;
-    const name = (index) => state.cameras[index].name;
+    const name = (index) => state.camera_names[index] || "?";
     card.said.textContent = here ? `in ${name(latest.camera)}` : `${name(latest.camera)}, ${ago(state.now - latest.last)}`;
     card.said.classList.toggle("here", here);
     const matched = [...person.visits].reverse().find((v) => v.state === "matched" && v.score !== null);
@@ -306,20 +310,23 @@ function drawStrip() {
     }
   });
   // People who are in one view together lie in lanes, first come first.
-  const visits = state.identities.flatMap((person) => person.visits.map((visit) => ({ ...visit, person })));
+  const rowOf = new Map(state.cameras.map((c, row) => [c.index, row]));
+  const visits = state.identities.flatMap((person) => person.visits
+    .filter((visit) => rowOf.has(visit.camera))
+    .map((visit) => ({ ...visit, person, row: rowOf.get(visit.camera) })));
   visits.sort((a, b) => a.first - b.first);
   const lanes = state.cameras.map(() => []);
   const shown = visits.filter((v) => v.last >= start);
   for (const visit of shown) {
-    const ends = lanes[visit.camera];
+    const ends = lanes[visit.row];
     const free = ends.findIndex((lastEnd) => lastEnd < visit.first);
     visit.lane = free < 0 ? ends.length : free;
     ends[visit.lane] = visit.last;
   }
   for (const visit of shown) {
-    const space = (rowTall - 5) / lanes[visit.camera].length;
+    const space = (rowTall - 5) / lanes[visit.row].length;
     const tall = Math.max(2, Math.min(space - 2, 24));
-    const top = visit.camera * rowTall + 3 + visit.lane * space + (space - tall) / 2;
+    const top = visit.row * rowTall + 3 + visit.lane * space + (space - tall) / 2;
     const left = Math.max(x(visit.first), label);
     const right = Math.max(x(visit.last), left + 3);
     g.fillStyle = colour(visit.person.hue);
@@ -350,6 +357,9 @@ function show() {
   $("across").textContent = across;
   $("fps").textContent = live.reduce((sum, c) => sum + c.fps, 0).toFixed(0);
   $("now").textContent = clock(state.now);
+  const problems = state.problems || [];
+  $("problems").hidden = problems.length === 0;
+  $("problems").textContent = problems.join("  \u00b7  ");
   $("people-note").textContent = state.corrections ? `${state.corrections} corrected` : "";
   $("facts").replaceChildren(...Object.entries(state.facts).map(([name, value]) => {
     const span = element("span");

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use crate::types::{Decision, IdentityId, TrackletId};
 
-use super::hub::{Camera, FrameView, Hub, Visit, short, state_name};
+use super::hub::{FrameView, Hub, Visit, short, state_name};
 use super::paint;
 
 /// Identities listed on the page.
@@ -55,11 +55,10 @@ impl Hub {
     /// Everything the page shows besides pictures.
     pub(super) fn snapshot(&self) -> Value {
         let state = self.lock();
-        let now = state.cameras.iter().map(|c| c.time).fold(0.0, f64::max);
+        let now = state.cameras.values().map(|c| c.time).fold(0.0, f64::max);
         let cameras: Vec<Value> = state
             .cameras
             .iter()
-            .enumerate()
             .map(|(index, c)| {
                 let size = c.shot.as_ref().map(|s| s.view.picture.size());
                 json!({
@@ -120,6 +119,9 @@ impl Hub {
             "now": now,
             "uptime_secs": self.inner.started.elapsed().as_secs_f64(),
             "cameras": cameras,
+            "camera_names": state.names,
+            "health": state.health.status,
+            "problems": state.health.problems,
             "identities": listed.into_iter().map(|x| x.2).collect::<Vec<Value>>(),
             "known": state.identities.max(seen),
             "tracklets": state.tracklets,
@@ -128,86 +130,10 @@ impl Hub {
         })
     }
 
-    /// Prometheus text format 0.0.4, base units.
+    /// OpenMetrics text.
     pub(super) fn metrics_text(&self) -> String {
-        use std::fmt::Write as _;
-        let state = self.lock();
-        let mut out = String::new();
-        let mut family = |name: &str, kind: &str, help: &str, rows: Vec<(String, f64)>| {
-            // Writing to a String cannot fail.
-            let _ = writeln!(out, "# HELP {name} {help}\n# TYPE {name} {kind}");
-            for (labels, value) in rows {
-                let _ = writeln!(out, "{name}{labels} {value}");
-            }
-        };
-        let by_camera = |value: fn(&Camera) -> f64| -> Vec<(String, f64)> {
-            state
-                .cameras
-                .iter()
-                .map(|c| (format!("{{camera=\"{}\"}}", escaped(&c.name)), value(c)))
-                .collect()
-        };
-        family(
-            "reid_frames_total",
-            "counter",
-            "Frames analysed.",
-            by_camera(|c| c.frames as f64),
-        );
-        family(
-            "reid_camera_fps",
-            "gauge",
-            "Frames analysed per second.",
-            by_camera(|c| f64::from(c.fps)),
-        );
-        family(
-            "reid_camera_live",
-            "gauge",
-            "1 while pictures arrive.",
-            by_camera(|c| f64::from(u8::from(c.state == "live"))),
-        );
-        let one = |value: f64| vec![(String::new(), value)];
-        family(
-            "reid_tracklets_total",
-            "counter",
-            "Tracklets seen.",
-            one(state.tracklets as f64),
-        );
-        family(
-            "reid_identities",
-            "gauge",
-            "Identities in the gallery.",
-            one(state.identities as f64),
-        );
-        family(
-            "reid_corrections_total",
-            "counter",
-            "Decisions that replaced an identity claimed before.",
-            one(state.corrections as f64),
-        );
-        family(
-            "reid_decisions_total",
-            "counter",
-            "New or changed decisions.",
-            state
-                .decisions
-                .iter()
-                .map(|(name, n)| (format!("{{state=\"{name}\"}}"), *n as f64))
-                .collect(),
-        );
-        let _ = writeln!(
-            out,
-            "# HELP reid_stage_seconds Time of a stage per step.\n# TYPE reid_stage_seconds summary"
-        );
-        for (stage, (sum, count)) in &state.stages {
-            let _ = writeln!(out, "reid_stage_seconds_sum{{stage=\"{stage}\"}} {sum}");
-            let _ = writeln!(out, "reid_stage_seconds_count{{stage=\"{stage}\"}} {count}");
-        }
-        let _ = writeln!(
-            out,
-            "# HELP reid_uptime_seconds Time since start.\n# TYPE reid_uptime_seconds gauge\nreid_uptime_seconds {}",
-            self.inner.started.elapsed().as_secs_f64()
-        );
-        out
+        self.metrics()
+            .text(self.inner.started.elapsed().as_secs_f64())
     }
 }
 
@@ -216,11 +142,4 @@ fn score(decision: &Decision) -> Option<f32> {
         Decision::Matched { score, .. } | Decision::Ambiguous { score, .. } => Some(*score),
         _ => None,
     }
-}
-
-fn escaped(label: &str) -> String {
-    label
-        .replace('\\', "\\\\")
-        .replace('"', "\\\"")
-        .replace('\n', "\\n")
 }

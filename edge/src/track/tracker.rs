@@ -134,6 +134,20 @@ impl Tracker {
         TrackUpdate { boxes, ended }
     }
 
+    /// Goes by other rules from now on.
+    pub fn set_config(&mut self, config: TrackerConfig) {
+        self.config = config;
+    }
+
+    /// The clock was set by `secs`: everything moves with it.
+    pub fn shift(&mut self, secs: f64) {
+        self.time = self.time.map(|t| t + secs);
+        for track in &mut self.tracks {
+            track.first_time += secs;
+            track.last_time += secs;
+        }
+    }
+
     /// Ends everything.
     pub fn finish(&mut self) -> Vec<TrackletId> {
         self.tracks.drain(..).filter_map(|t| t.id).collect()

@@ -17,15 +17,22 @@ struct Cli {
     /// Folder to work in; an earlier demonstration in it is removed.
     #[arg(long, default_value = "runs/demo")]
     out: PathBuf,
+    /// A recording of your own, one for each camera, instead of a simulated site.
+    #[arg(long, value_name = "FILE")]
+    video: Vec<PathBuf>,
+    /// Person detector for your recordings: an ONNX file with a card (reid-export adopt). Without it: motion.
+    #[arg(long, value_name = "FILE", requires = "video")]
+    detector: Option<PathBuf>,
 }
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
-    let summary = match (Demo {
+    let demo = Demo {
         folder: cli.out.clone(),
-    })
-    .run()
-    {
+        videos: cli.video,
+        detector: cli.detector,
+    };
+    let summary = match demo.run() {
         Ok(summary) => summary,
         Err(error) => {
             eprintln!("reid-demo: {error:#}");
@@ -42,18 +49,17 @@ fn main() -> ExitCode {
         }
         return ExitCode::SUCCESS;
     }
-    stay(&cli.out)
+    stay(&demo.config())
 }
 
 /// Somebody is watching: the page stays until Ctrl-C.
-fn stay(folder: &std::path::Path) -> ExitCode {
+fn stay(config: &std::path::Path) -> ExitCode {
     eprintln!(
         "\nThe recording plays once more at http://127.0.0.1:8080; the page stays until you press Ctrl-C."
     );
     let Ok(edge) = program("reid-edge") else {
         return ExitCode::FAILURE;
     };
-    let config = folder.join("world/edge.toml");
     let replay = ["replay", "--real-time", "--serve", "--stay", "--config"];
     let status = Command::new(edge).args(replay).arg(config).status();
     match status {

@@ -5,6 +5,7 @@
 //! person, parts people who touch, and keeps what has the shape of a person.
 
 mod background;
+mod bank;
 mod people;
 mod regions;
 mod shrink;
@@ -14,9 +15,10 @@ mod tone;
 use background::Background;
 use people::People;
 use regions::Region;
+pub use bank::MotionBank;
 use shrink::Shrunk;
 
-use super::{DetectError, Detector, nms};
+use super::nms;
 use crate::config::DetectorConfig;
 use crate::types::{Detection, Frame, Ltrb};
 
@@ -75,18 +77,19 @@ impl MotionDetector {
     }
 }
 
-impl Detector for MotionDetector {
-    fn detect(&mut self, frame: &Frame) -> Result<Vec<Detection>, DetectError> {
+impl MotionDetector {
+    /// The people in a frame, boxes inside it. Frames come in order.
+    pub fn detect(&mut self, frame: &Frame) -> Vec<Detection> {
         let size = frame.picture.size();
         if size.0 == 0 || size.1 == 0 {
-            return Ok(Vec::new());
+            return Vec::new();
         }
         let state = match &mut self.state {
             // A camera that changed its resolution is a new camera.
             Some(state) if state.frame_size == size => state,
             _ => {
                 self.start(frame);
-                return Ok(Vec::new());
+                return Vec::new();
             }
         };
         let dt = (frame.time - state.time).clamp(1e-3, 1.0) as f32;
@@ -102,7 +105,7 @@ impl Detector for MotionDetector {
                 );
                 self.start(frame);
             }
-            return Ok(Vec::new());
+            return Vec::new();
         }
         state.sudden_since = None;
         let (width, height) = state.shrunk.size();
@@ -129,11 +132,7 @@ impl Detector for MotionDetector {
             })
             .filter(|d| d.score >= self.least_score && d.ltrb.height() >= self.min_height)
             .collect();
-        Ok(nms::suppress(found, self.nms))
-    }
-
-    fn description(&self) -> String {
-        "motion (adaptive background subtraction)".into()
+        nms::suppress(found, self.nms)
     }
 }
 
@@ -196,7 +195,6 @@ mod tests {
                     captured: None,
                     picture: Arc::new(picture.into()),
                 })
-                .unwrap()
         }
     }
 

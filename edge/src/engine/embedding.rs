@@ -1,0 +1,173 @@
+//! Threads that embed crops, each with a session of its own.
+
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Receiver, Sender, bounded};
+use reid_models::picture::{Picture, Pixels};
+use reid_models::preprocess::PixelBox;
+
+use super::EngineError;
+use crate::embed::{Appearance, EmbedError};
+
+/// A crop: a box in a picture.
+pub(super) type Crop = (Arc<Picture>, PixelBox);
+
+/// Some crops of one step.
+struct Job {
+    /// Number of the step, and of the crop the job begins with.
+    at: (u64, usize),
+    crops: Vec<Crop>,
+}
+
+/// Their embeddings, in order.
+pub(super) struct Embedded {
+    pub(super) at: (u64, usize),
+    pub(super) embeddings: Result<Vec<Vec<f32>>, EmbedError>,
+    /// Time of the model and its preprocessing, seconds.
+    pub(super) secs: f64,
+}
+
+/// How crops are put together.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Batching {
+    /// Most crops run at once.
+    pub(super) most: usize,
+    /// Longest wait for more; 0: jobs are run as they were given, which a replay wants that must repeat.
+    pub(super) wait: Duration,
+}
+
+/// Embedding threads.
+pub(super) struct Embedding {
+    pub(super) done: Receiver<Embedded>,
+    jobs: Option<Sender<Job>>,
+    threads: Vec<JoinHandle<()>>,
+    most: usize,
+}
+
+impl Embedding {
+    /// Starts a thread per embedder. At most `in_flight` steps may be given before their embeddings are received.
+    pub(super) fn start(
+        embedders: Vec<Box<dyn Appearance>>,
+        batching: Batching,
+        in_flight: usize,
+    ) -> Result<Self, EngineError> {
+        // A step has rarely more crops than that; more only means that handing them over waits for a free thread.
+        let room = 64 * in_flight;
+        let (jobs, given) = bounded::<Job>(room);
+        let (results, done) = bounded(room + embedders.len());
+        let most = embedders.first().map_or(1, |e| e.most()).min(batching.most);
+        let mut embedding = Embedding {
+            done,
+            jobs: Some(jobs),
+            threads: Vec::new(),
+            most,
+        };
+        for (i, mut embedder) in embedders.into_iter().enumerate() {
+            let (given, results) = (given.clone(), results.clone());
+            let thread = std::thread::Builder::new()
+                .name(format!("embed-{i}"))
+                .spawn(move || {
+                    while let Ok(job) = given.recv() {
+                        let jobs = gather(job, &given, most, batching.wait);
+                        if run(&mut *embedder, jobs, &results).is_none() {
+                            return;
+                        }
+                    }
+                })
+                .map_err(EngineError::Thread)?;
+            embedding.threads.push(thread);
+        }
+        Ok(embedding)
+    }
+
+    /// Hands over the crops of a step, spread evenly over the threads.
+    pub(super) fn give(&self, step: u64, mut crops: Vec<Crop>) {
+        let Some(jobs) = &self.jobs else { return };
+        let share = crops.len().div_ceil(self.threads.len().max(1));
+        let share = share.clamp(1, self.most.max(1));
+        let mut first = 0;
+        while !crops.is_empty() {
+            let rest = crops.split_off(share.min(crops.len()));
+            let count = crops.len();
+            // Threads end only when this sender is gone.
+            let _ = jobs.send(Job {
+                at: (step, first),
+                crops: std::mem::replace(&mut crops, rest),
+            });
+            first += count;
+        }
+    }
+
+    /// Crops that wait for a thread.
+    pub(super) fn waiting(&self) -> usize {
+        self.jobs.as_ref().map_or(0, Sender::len)
+    }
+}
+
+impl Drop for Embedding {
+    fn drop(&mut self) {
+        self.jobs = None;
+        for thread in self.threads.drain(..) {
+            // Whoever waits to hand over a result finds room.
+            while !thread.is_finished() {
+                let _ = self.done.recv_timeout(Duration::from_millis(5));
+            }
+            if thread.join().is_err() {
+                tracing::error!("an embedding thread panicked");
+            }
+        }
+    }
+}
+
+/// Takes more jobs, of whatever camera, until the batch is full or nothing comes.
+fn gather(first: Job, given: &Receiver<Job>, most: usize, wait: Duration) -> Vec<Job> {
+    let mut count = first.crops.len();
+    let mut jobs = vec![first];
+    if wait.is_zero() || most <= 1 {
+        return jobs;
+    }
+    let until = Instant::now() + wait;
+    while count < most {
+        let Ok(job) = given.recv_deadline(until) else {
+            break;
+        };
+        count += job.crops.len();
+        jobs.push(job);
+    }
+    jobs
+}
+
+/// Embeds jobs together; `None` if the thread is to end: the model failed, or nobody wants the results any more.
+fn run(embedder: &mut dyn Appearance, jobs: Vec<Job>, results: &Sender<Embedded>) -> Option<()> {
+    let began = Instant::now();
+    let crops: Vec<(Pixels<'_>, Option<PixelBox>)> = jobs
+        .iter()
+        .flat_map(|j| &j.crops)
+        .map(|(picture, at)| (Pixels::from(&**picture), Some(*at)))
+        .collect();
+    let outcome = embedder.embed(&crops);
+    let share = began.elapsed().as_secs_f64() / crops.len().max(1) as f64;
+    let mut all = match outcome {
+        Ok(all) => all.into_iter(),
+        Err(e) => {
+            let _ = results.send(Embedded {
+                at: jobs.first()?.at,
+                embeddings: Err(e),
+                secs: 0.0,
+            });
+            return None;
+        }
+    };
+    for job in jobs {
+        let count = job.crops.len();
+        let embedded = Embedded {
+            at: job.at,
+            embeddings: Ok(all.by_ref().take(count).collect()),
+            secs: share * count as f64,
+        };
+        results.send(embedded).ok()?;
+    }
+    Some(())
+}

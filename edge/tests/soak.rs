@@ -1,0 +1,244 @@
+//! An hour in the cupboard: a day by the clock, a thousand cameras that come and go, and nothing has grown.
+//!
+//! `REID_SOAK_SECONDS` shortens it for trying it out.
+#![allow(clippy::unwrap_used)]
+
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::path::Path;
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use gstreamer as gst;
+use gstreamer::prelude::*;
+use reid_edge::clock::{Clock, TimeSource};
+use reid_edge::config::EdgeConfig;
+use reid_edge::metrics::Usage;
+use reid_edge::run::{RunSummary, Signals, run_by};
+
+/// Hours that pass in one hour.
+const HOURS: f64 = 24.0;
+/// Cameras that come and go in an hour.
+const CYCLES: u64 = 1_000;
+
+/// A clock that runs faster, and that somebody sets now and then.
+struct Fast {
+    began: Instant,
+    unix: f64,
+    /// Seconds by which it was set.
+    set: AtomicI64,
+}
+
+impl TimeSource for Fast {
+    fn steady(&self) -> f64 {
+        HOURS * self.began.elapsed().as_secs_f64()
+    }
+    fn wall(&self) -> f64 {
+        self.unix + self.steady() + self.set.load(Ordering::Relaxed) as f64
+    }
+}
+
+/// A person of stripes who walks over a patterned wall and back, 10 frames a second.
+fn walker(path: &Path, frames: u32) {
+    gst::init().unwrap();
+    let pipeline = gst::parse::launch(&format!(
+        "videomixer name=m sink_0::zorder=0 sink_1::zorder=1 ! videoconvert ! openh264enc ! h264parse ! mp4mux ! filesink location={} \
+         videotestsrc num-buffers={frames} pattern=pinwheel ! video/x-raw,width=320,height=240,framerate=10/1 ! m.sink_0 \
+         videotestsrc num-buffers={frames} pattern=checkers-8 ! video/x-raw,width=36,height=90,framerate=10/1 ! m.sink_1",
+        path.display()
+    ))
+    .unwrap();
+    let mixer = pipeline.clone().downcast::<gst::Bin>().unwrap().by_name("m").unwrap();
+    let pad = mixer.static_pad("sink_1").unwrap();
+    pad.set_property("xpos", -40i32);
+    pad.set_property("ypos", 100i32);
+    let moving = pad.clone();
+    let half = frames as i32 / 2;
+    pad.add_probe(gst::PadProbeType::BUFFER, move |_, info| {
+        if let Some(gst::PadProbeData::Buffer(buffer)) = &info.data {
+            let frame = buffer.pts().map_or(0, |t| t.mseconds() / 100) as i32;
+            let way = if frame < half { frame } else { 2 * half - frame };
+            moving.set_property("xpos", -40 + way * 6);
+        }
+        gst::PadProbeReturn::Ok
+    });
+    pipeline.set_state(gst::State::Playing).unwrap();
+    let end = [gst::MessageType::Eos, gst::MessageType::Error];
+    let bus = pipeline.bus().unwrap();
+    let message = bus.timed_pop_filtered(gst::ClockTime::from_seconds(60), &end).unwrap();
+    pipeline.set_state(gst::State::Null).unwrap();
+    assert!(matches!(message.view(), gst::MessageView::Eos(_)), "{message:?}");
+}
+
+fn ask(at: SocketAddr, method: &str, path: &str, body: &str) -> (u16, String) {
+    let mut stream = TcpStream::connect(at).unwrap();
+    stream.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
+    let request = format!(
+        "{method} {path} HTTP/1.1\r\nHost: {at}\r\nConnection: close\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
+        body.len()
+    );
+    stream.write_all(request.as_bytes()).unwrap();
+    let mut text = String::new();
+    stream.read_to_string(&mut text).unwrap();
+    let status = text.split(' ').nth(1).unwrap().parse().unwrap();
+    (status, text.split("\r\n\r\n").nth(1).unwrap_or_default().to_owned())
+}
+
+/// Least-squares slope of samples (seconds, value), per hour.
+fn slope_per_hour(samples: &[(f64, f64)]) -> f64 {
+    let n = samples.len() as f64;
+    let (mx, my) = (
+        samples.iter().map(|s| s.0).sum::<f64>() / n,
+        samples.iter().map(|s| s.1).sum::<f64>() / n,
+    );
+    let (mut above, mut below) = (0.0, 0.0);
+    for (x, y) in samples {
+        above += (x - mx) * (y - my);
+        below += (x - mx) * (x - mx);
+    }
+    3600.0 * above / below
+}
+
+struct Soaked {
+    summary: RunSummary,
+    samples: Vec<(f64, Usage)>,
+    cycles: u64,
+    jumps: u32,
+}
+
+/// Two cameras stay, one comes and goes; the clock is set forward and back by an hour.
+fn soak(seconds: f64) -> Soaked {
+    let dir = tempfile::tempdir().unwrap();
+    walker(&dir.path().join("a.mp4"), 120);
+    let port = std::net::TcpListener::bind("127.0.0.1:0")
+        .unwrap()
+        .local_addr()
+        .unwrap()
+        .port();
+    let config = format!(
+        "[[camera]]\nname = \"door\"\nsource = \"a.mp4\"\nloop = true\n\
+         [[camera]]\nname = \"hall\"\nsource = \"a.mp4\"\nloop = true\nfps = 5.0\n\
+         [embedder]\nkind = \"histogram\"\n[tracker]\nlost_secs = 30.0\n[crops]\nburst_per_sec = 0.4\nevery_secs = 10.0\n\
+         [events]\nfile = \"events.jsonl\"\n[serve]\nlisten = \"127.0.0.1:{port}\"\n"
+    );
+    let config = EdgeConfig::parse(&config, &dir.path().join("edge.toml")).unwrap();
+    let fast = Arc::new(Fast {
+        began: Instant::now(),
+        unix: 1_790_000_000.0,
+        set: AtomicI64::new(0),
+    });
+    let signals = Signals::default();
+    let samples = Mutex::new(Vec::new());
+    let at: SocketAddr = format!("127.0.0.1:{port}").parse().unwrap();
+    let began = Instant::now();
+    let cycles = (CYCLES as f64 * seconds / 3600.0).ceil() as u64;
+    std::thread::scope(|scope| {
+        let run = scope.spawn(|| run_by(&config, Some(seconds), &signals, Clock::new(fast.clone())));
+        scope.spawn(|| {
+            while began.elapsed().as_secs_f64() < seconds - 2.0 {
+                std::thread::sleep(Duration::from_secs_f64((seconds / 360.0).min(10.0)));
+                let sample = (began.elapsed().as_secs_f64(), Usage::now());
+                samples.lock().unwrap().push(sample);
+            }
+        });
+        std::thread::sleep(Duration::from_secs(3));
+        let every = Duration::from_secs_f64((seconds - 10.0) / cycles as f64);
+        let source = dir.path().join("a.mp4").display().to_string();
+        let mut jumps = 0;
+        for cycle in 0..cycles {
+            let due = Instant::now() + every;
+            // A few names again and again, as cameras that a person plugs in and out.
+            let name = format!("visitor-{}", cycle % 5);
+            let body = serde_json::json!({"name": name, "source": source, "loop": true}).to_string();
+            let (status, text) = ask(at, "POST", "/api/cameras", &body);
+            assert_eq!(status, 200, "{text}");
+            std::thread::sleep(every / 2);
+            let (status, text) = ask(at, "DELETE", &format!("/api/cameras/{name}"), "");
+            assert_eq!(status, 200, "{text}");
+            if cycle % 100 == 50 {
+                jumps += 1;
+                let set = if jumps % 2 == 1 { 3600 } else { -3600 };
+                fast.set.fetch_add(set, Ordering::Relaxed);
+            }
+            std::thread::sleep(due.saturating_duration_since(Instant::now()));
+        }
+        let (status, metrics) = ask(at, "GET", "/metrics", "");
+        assert_eq!(status, 200);
+        assert!(!metrics.contains("visitor-"), "series of cameras that are gone:\n{metrics}");
+        assert!(metrics.contains(&format!("reid_clock_jumps_total {jumps}")), "{metrics}");
+        let (status, health) = ask(at, "GET", "/healthz", "");
+        assert_eq!(status, 200, "{health}");
+        assert!(health.contains("\"status\":\"ok\""), "{health}");
+        let summary = run.join().unwrap().unwrap();
+        let events = std::fs::read_to_string(dir.path().join("events.jsonl")).unwrap();
+        assert_eq!(events.lines().count() as u64, summary.events);
+        Soaked {
+            summary,
+            samples: std::mem::take(&mut samples.lock().unwrap()),
+            cycles,
+            jumps,
+        }
+    })
+}
+
+/// What must hold after any length.
+fn nothing_is_lost(soaked: &Soaked) {
+    let s = &soaked.summary;
+    assert_eq!(
+        s.received,
+        s.frames + s.skipped + s.replaced + s.discarded,
+        "every frame is analysed or counted: {s:?}"
+    );
+    assert_eq!(s.events_lost, 0);
+    assert!(s.frames > 0 && s.tracklets > 0 && s.skipped > 0, "{s:?}");
+}
+
+#[test]
+fn a_short_soak_accounts_for_every_frame() {
+    let soaked = soak(25.0);
+    nothing_is_lost(&soaked);
+    assert!(soaked.cycles >= 6, "{}", soaked.cycles);
+}
+
+#[test]
+#[ignore = "an hour: ./reid test --long"]
+fn an_hour_leaves_no_trace() {
+    let seconds = std::env::var("REID_SOAK_SECONDS").map_or(3600.0, |v| v.parse().unwrap());
+    let soaked = soak(seconds);
+    nothing_is_lost(&soaked);
+    // The first tenth fills what is bounded: caches, the gallery, memory that the allocator keeps.
+    let late: Vec<&(f64, Usage)> = soaked
+        .samples
+        .iter()
+        .filter(|(t, _)| *t > seconds / 10.0)
+        .collect();
+    let series = |value: fn(&Usage) -> u64| -> Vec<(f64, f64)> {
+        late.iter().map(|(t, u)| (*t, value(u) as f64)).collect()
+    };
+    let memory = series(|u| u.resident_bytes >> 10);
+    let threads = series(|u| u.threads);
+    let files = series(|u| u.files);
+    println!(
+        "{seconds:.0} s, {:.0} h by the clock, {} cameras came and went, {} clock jumps: {:?}",
+        seconds * HOURS / 3600.0,
+        soaked.cycles,
+        soaked.jumps,
+        soaked.summary
+    );
+    let last = late.last().unwrap().1;
+    let (memory, threads, files) = (
+        slope_per_hour(&memory),
+        slope_per_hour(&threads),
+        slope_per_hour(&files),
+    );
+    println!(
+        "at the end {} MiB, {} threads, {} files; per hour {memory:+.0} KiB, {threads:+.2} threads, {files:+.2} files",
+        last.resident_bytes >> 20,
+        last.threads,
+        last.files
+    );
+    assert!(memory < 4096.0, "memory grows by {memory:.0} KiB an hour");
+    assert!(threads.abs() < 1.0, "threads grow by {threads:.2} an hour");
+    assert!(files.abs() < 1.0, "files grow by {files:.2} an hour");
+}
