@@ -5,6 +5,7 @@
 //! rate.
 
 pub mod associate;
+pub mod bench;
 pub mod check;
 pub mod clock;
 pub mod config;

@@ -428,20 +428,32 @@ pub struct Usage {
 impl Usage {
     /// Now.
     pub fn now() -> Self {
-        let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-        let field = |name: &str| -> u64 {
-            status
-                .lines()
-                .find_map(|l| l.strip_prefix(name))
-                .and_then(|rest| rest.split_whitespace().next()?.parse().ok())
-                .unwrap_or_default()
-        };
+        let status = status();
+        let field = |name: &str| status_field(&status, name);
         Usage {
             resident_bytes: 1024 * field("VmRSS:"),
             threads: field("Threads:"),
             files: std::fs::read_dir("/proc/self/fd").map_or(0, |d| d.count() as u64),
         }
     }
+
+    /// Largest resident memory so far, bytes; 0 where the system does not say.
+    pub fn peak_bytes() -> u64 {
+        1024 * status_field(&status(), "VmHWM:")
+    }
+}
+
+/// `/proc/self/status`, or nothing where there is none.
+fn status() -> String {
+    std::fs::read_to_string("/proc/self/status").unwrap_or_default()
+}
+
+fn status_field(status: &str, name: &str) -> u64 {
+    status
+        .lines()
+        .find_map(|l| l.strip_prefix(name))
+        .and_then(|rest| rest.split_whitespace().next()?.parse().ok())
+        .unwrap_or_default()
 }
 
 #[cfg(test)]

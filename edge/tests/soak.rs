@@ -3,19 +3,18 @@
 //! `REID_SOAK_SECONDS` shortens it for trying it out.
 #![allow(clippy::unwrap_used)]
 
-use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpStream};
-use std::path::Path;
+mod support;
+
+use std::net::SocketAddr;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use gstreamer as gst;
-use gstreamer::prelude::*;
 use reid_edge::clock::{Clock, TimeSource};
 use reid_edge::config::EdgeConfig;
 use reid_edge::metrics::Usage;
 use reid_edge::run::{RunSummary, Signals, run_by};
+use support::{ask, free_port, walker};
 
 /// Hours that pass in one hour.
 const HOURS: f64 = 24.0;
@@ -37,52 +36,6 @@ impl TimeSource for Fast {
     fn wall(&self) -> f64 {
         self.unix + self.steady() + self.set.load(Ordering::Relaxed) as f64
     }
-}
-
-/// A person of stripes who walks over a patterned wall and back, 10 frames a second.
-fn walker(path: &Path, frames: u32) {
-    gst::init().unwrap();
-    let pipeline = gst::parse::launch(&format!(
-        "videomixer name=m sink_0::zorder=0 sink_1::zorder=1 ! videoconvert ! openh264enc ! h264parse ! mp4mux ! filesink location={} \
-         videotestsrc num-buffers={frames} pattern=pinwheel ! video/x-raw,width=320,height=240,framerate=10/1 ! m.sink_0 \
-         videotestsrc num-buffers={frames} pattern=checkers-8 ! video/x-raw,width=36,height=90,framerate=10/1 ! m.sink_1",
-        path.display()
-    ))
-    .unwrap();
-    let mixer = pipeline.clone().downcast::<gst::Bin>().unwrap().by_name("m").unwrap();
-    let pad = mixer.static_pad("sink_1").unwrap();
-    pad.set_property("xpos", -40i32);
-    pad.set_property("ypos", 100i32);
-    let moving = pad.clone();
-    let half = frames as i32 / 2;
-    pad.add_probe(gst::PadProbeType::BUFFER, move |_, info| {
-        if let Some(gst::PadProbeData::Buffer(buffer)) = &info.data {
-            let frame = buffer.pts().map_or(0, |t| t.mseconds() / 100) as i32;
-            let way = if frame < half { frame } else { 2 * half - frame };
-            moving.set_property("xpos", -40 + way * 6);
-        }
-        gst::PadProbeReturn::Ok
-    });
-    pipeline.set_state(gst::State::Playing).unwrap();
-    let end = [gst::MessageType::Eos, gst::MessageType::Error];
-    let bus = pipeline.bus().unwrap();
-    let message = bus.timed_pop_filtered(gst::ClockTime::from_seconds(60), &end).unwrap();
-    pipeline.set_state(gst::State::Null).unwrap();
-    assert!(matches!(message.view(), gst::MessageView::Eos(_)), "{message:?}");
-}
-
-fn ask(at: SocketAddr, method: &str, path: &str, body: &str) -> (u16, String) {
-    let mut stream = TcpStream::connect(at).unwrap();
-    stream.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
-    let request = format!(
-        "{method} {path} HTTP/1.1\r\nHost: {at}\r\nConnection: close\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
-        body.len()
-    );
-    stream.write_all(request.as_bytes()).unwrap();
-    let mut text = String::new();
-    stream.read_to_string(&mut text).unwrap();
-    let status = text.split(' ').nth(1).unwrap().parse().unwrap();
-    (status, text.split("\r\n\r\n").nth(1).unwrap_or_default().to_owned())
 }
 
 /// Least-squares slope of samples (seconds, value), per hour.
@@ -111,11 +64,7 @@ struct Soaked {
 fn soak(seconds: f64) -> Soaked {
     let dir = tempfile::tempdir().unwrap();
     walker(&dir.path().join("a.mp4"), 120);
-    let port = std::net::TcpListener::bind("127.0.0.1:0")
-        .unwrap()
-        .local_addr()
-        .unwrap()
-        .port();
+    let port = free_port();
     let config = format!(
         "[[camera]]\nname = \"door\"\nsource = \"a.mp4\"\nloop = true\n\
          [[camera]]\nname = \"hall\"\nsource = \"a.mp4\"\nloop = true\nfps = 5.0\n\

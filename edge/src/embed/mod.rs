@@ -10,7 +10,7 @@ use std::path::PathBuf;
 
 use reid_models::picture::Pixels;
 use reid_models::preprocess::PixelBox;
-use reid_models::runtime::RuntimeError;
+use reid_models::runtime::{RuntimeError, SessionStatus};
 
 use crate::config::{EmbedderConfig, EmbedderKind};
 
@@ -36,6 +36,16 @@ pub trait Appearance: Send {
 
     /// What it is and what runs it, for people.
     fn description(&self) -> String;
+
+    /// Most crops that are worth running at once; 1 where more gain nothing.
+    fn most(&self) -> usize {
+        usize::MAX
+    }
+
+    /// What the runtime says of itself now; `None` without a model file.
+    fn status(&self) -> Option<SessionStatus> {
+        None
+    }
 }
 
 /// An embedder that cannot be opened or has failed.
@@ -72,6 +82,19 @@ pub enum EmbedError {
         /// Height.
         height: usize,
     },
+}
+
+/// Opens the embedder of a configuration as often as it is to run side by side.
+///
+/// # Errors
+/// As [`open`].
+pub fn open_all(config: &EmbedderConfig) -> Result<Vec<Box<dyn Appearance>>, EmbedError> {
+    let first = open(config)?;
+    let mut all = vec![first];
+    for _ in 1..config.sessions() {
+        all.push(open(config)?);
+    }
+    Ok(all)
 }
 
 /// Opens the embedder of a configuration.

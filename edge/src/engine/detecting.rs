@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, Sender, bounded};
 
 use super::EngineError;
+use super::board::{Board, Due};
 use super::feed::{Feed, Taken};
 use crate::detect::Detector;
 use crate::types::{CameraIndex, Detection, Frame};
@@ -57,6 +58,7 @@ impl Detecting {
         detectors: Vec<Box<dyn Detector>>,
         feed: Box<dyn Feed>,
         in_flight: usize,
+        board: &Board,
     ) -> Result<Self, EngineError> {
         let (permits, granted) = bounded(in_flight);
         let (done, turns) = bounded(in_flight);
@@ -85,6 +87,8 @@ impl Detecting {
                 done: done.clone(),
                 stop: stop.clone(),
                 gone: gone.clone(),
+                board: board.clone(),
+                due: Due::default(),
             };
             let thread = std::thread::Builder::new()
                 .name(format!("detect-{i}"))
@@ -134,10 +138,13 @@ struct Worker {
     done: Sender<Turn>,
     stop: Arc<AtomicBool>,
     gone: Arc<Mutex<Vec<CameraIndex>>>,
+    board: Board,
+    due: Due,
 }
 
 impl Worker {
     fn run(mut self) {
+        self.tell();
         while self.granted.recv().is_ok() {
             let Some((number, taken)) = self.take() else {
                 return;
@@ -151,6 +158,12 @@ impl Worker {
                 return;
             }
         }
+    }
+
+    /// What runs the model now, for whoever asks.
+    fn tell(&self) {
+        let (description, status) = (self.detector.description(), self.detector.status());
+        self.board.write("detector", description, status);
     }
 
     /// The next frames and the number of their turn; `None` if there is nothing left to do.
@@ -178,6 +191,9 @@ impl Worker {
         let began = Instant::now();
         let borrowed: Vec<&Frame> = frames.iter().collect();
         let detections = self.detector.detect(&borrowed)?;
+        if self.due.is_due() {
+            self.tell();
+        }
         Ok(Seen::Frames {
             detect_secs: began.elapsed().as_secs_f64(),
             frames,

@@ -9,6 +9,7 @@ use reid_models::picture::{Picture, Pixels};
 use reid_models::preprocess::PixelBox;
 
 use super::EngineError;
+use super::board::{Board, Due};
 use crate::embed::{Appearance, EmbedError};
 
 /// A crop: a box in a picture.
@@ -52,6 +53,7 @@ impl Embedding {
         embedders: Vec<Box<dyn Appearance>>,
         batching: Batching,
         in_flight: usize,
+        board: &Board,
     ) -> Result<Self, EngineError> {
         // A step has rarely more crops than that; more only means that handing them over waits for a free thread.
         let room = 64 * in_flight;
@@ -65,14 +67,19 @@ impl Embedding {
             most,
         };
         for (i, mut embedder) in embedders.into_iter().enumerate() {
-            let (given, results) = (given.clone(), results.clone());
+            let (given, results, board) = (given.clone(), results.clone(), board.clone());
+            let mut due = Due::default();
             let thread = std::thread::Builder::new()
                 .name(format!("embed-{i}"))
                 .spawn(move || {
+                    board.write("embedder", embedder.description(), embedder.status());
                     while let Ok(job) = given.recv() {
                         let jobs = gather(job, &given, most, batching.wait);
                         if run(&mut *embedder, jobs, &results).is_none() {
                             return;
+                        }
+                        if due.is_due() {
+                            board.write("embedder", embedder.description(), embedder.status());
                         }
                     }
                 })

@@ -9,6 +9,7 @@
 //! A recording's steps and crops are dealt out by rule, not by chance: the same files give the same results, bit for bit,
 //! whatever the number of threads.
 
+mod board;
 mod detecting;
 mod embedding;
 mod feed;
@@ -28,10 +29,12 @@ use crate::detect::{self, DetectError};
 use crate::embed::budget::Budget;
 use crate::embed::quality::Judge;
 use crate::embed::{self, EmbedError};
+use crate::health::ModelHealth;
 use crate::ingest::IngestError;
 use crate::track::{Tracker, TrackletIds};
 use crate::types::{CameraIndex, Detection, Frame, Ltrb, TrackedBox, TrackletId};
 
+use board::Board;
 use detecting::{Detecting, Seen, Turn};
 use embedding::{Batching, Embedded, Embedding};
 pub use feed::{Feed, Taken};
@@ -212,6 +215,7 @@ pub struct Engine {
     /// What has been added to the times of live frames since they were stamped.
     clock_base: Option<f64>,
     description: String,
+    board: Board,
     facts: Option<EmbedderFacts>,
     least_height: f32,
 }
@@ -250,6 +254,7 @@ impl Engine {
                 thresholds: e.thresholds(),
             }
         });
+        let board = Board::default();
         // Every thread has a step at work; a recording may have a few more ready, since nobody waits for the newest.
         let ahead = if purpose == Purpose::Replay { 3 } else { 1 };
         let in_flight = detectors.len() + embedders.len() + ahead;
@@ -264,10 +269,10 @@ impl Engine {
                 most: config.embedder.batch,
                 wait,
             };
-            Some(Embedding::start(embedders, batching, in_flight)?)
+            Some(Embedding::start(embedders, batching, in_flight, &board)?)
         };
         let mut engine = Engine {
-            detecting: Detecting::start(detectors, feed()?, in_flight)?,
+            detecting: Detecting::start(detectors, feed()?, in_flight, &board)?,
             embedding,
             cameras: BTreeMap::new(),
             tracker: config.tracker.clone(),
@@ -282,6 +287,7 @@ impl Engine {
             failed: None,
             clock_base: None,
             description,
+            board,
             facts,
             least_height: config.detector.min_height,
         };
@@ -299,6 +305,11 @@ impl Engine {
     /// What embeds; `None` if the engine does not.
     pub fn embedder(&self) -> Option<&EmbedderFacts> {
         self.facts.as_ref()
+    }
+
+    /// What runs the models now.
+    pub fn models(&self) -> Vec<ModelHealth> {
+        self.board.read()
     }
 
     /// How much is under way.

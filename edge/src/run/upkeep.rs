@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use serde_json::json;
 
 use crate::config::{CameraConfig, EdgeConfig};
-use crate::health::{CameraHealth, Health, ModelHealth, Verdict};
+use crate::health::{CameraHealth, Health, Verdict};
 use crate::ingest::CameraState;
 use crate::metrics::FrameCounts;
 use crate::serve::control::{Answer, Command, Question};
@@ -264,22 +264,5 @@ impl Run<'_> {
         }
         health.ready = self.upkeep.ready || self.teller.frames > 0;
         health
-    }
-}
-
-impl ModelHealth {
-    /// From what a stage says of itself.
-    pub(crate) fn new(
-        model: &'static str,
-        description: String,
-        runtime: serde_json::Value,
-        fallback: bool,
-    ) -> Self {
-        ModelHealth {
-            model,
-            description,
-            runtime,
-            fallback,
-        }
     }
 }

@@ -6,3 +6,4 @@ mod preprocess;
 mod runtime;
 mod tiny_onnx;
 mod weights;
+mod yuv;
