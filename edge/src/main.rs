@@ -6,7 +6,8 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
-use reid_edge::config::{ConfigError, EdgeConfig, explain};
+use reid_edge::check::Level;
+use reid_edge::config::{ConfigErrors, EdgeConfig, explain};
 use reid_edge::harvest::{self, HarvestOptions};
 use reid_edge::replay::{self, ReplayArgs};
 use reid_edge::search::{self, SearchArgs};
@@ -42,7 +43,8 @@ enum Command {
         #[arg(long)]
         seconds: Option<f64>,
     },
-    /// Is everything ready? Cameras, models, accuracy on this device, gallery. Exit code 1 if not.
+    /// Is everything ready? Configuration, cameras, models, accuracy on this device, files, page. Exit code 1 if not, 2 if
+    /// the configuration itself has mistakes.
     Check {
         #[command(flatten)]
         common: Common,
@@ -92,8 +94,8 @@ enum Failure {
     Failed(String),
 }
 
-impl From<ConfigError> for Failure {
-    fn from(e: ConfigError) -> Self {
+impl From<ConfigErrors> for Failure {
+    fn from(e: ConfigErrors) -> Self {
         Failure::Usage(e.to_string())
     }
 }
@@ -101,7 +103,7 @@ impl From<ConfigError> for Failure {
 impl From<anyhow::Error> for Failure {
     fn from(e: anyhow::Error) -> Self {
         let page = e.downcast_ref::<ServeError>();
-        let is_configuration = e.downcast_ref::<ConfigError>().is_some()
+        let is_configuration = e.downcast_ref::<ConfigErrors>().is_some()
             || matches!(
                 page,
                 Some(
@@ -169,29 +171,31 @@ fn execute(command: Command) -> Result<(), Failure> {
             }
         }
         Command::Check { common, wait } => {
-            let config = EdgeConfig::load(&common.config)?;
             let wait = positive("wait", Some(wait))?.unwrap_or(10.0);
-            let report = check::check(&config, Duration::from_secs_f64(wait));
+            let report = check::check_file(&common.config, Duration::from_secs_f64(wait))?;
             if common.json {
                 print_json(&report)?;
             } else {
                 for f in &report.findings {
-                    println!(
-                        "{} {}: {}",
-                        if f.ok { "ok  " } else { "FAIL" },
-                        f.what,
-                        f.detail
-                    );
+                    let level = match f.level {
+                        Level::Ok => "ok  ",
+                        Level::Info => "info",
+                        Level::Warn => "WARN",
+                        Level::Fail => "FAIL",
+                    };
+                    println!("{level} {}: {}", f.what, f.detail);
                 }
             }
-            if report.ok {
-                Ok(())
-            } else {
-                let bad = report.findings.iter().filter(|f| !f.ok).count();
+            let bad = report.findings.iter().filter(|f| !f.ok).count();
+            if !report.errors.is_empty() {
+                Err(ConfigErrors(report.errors).into())
+            } else if bad > 0 {
                 Err(Failure::Failed(format!(
                     "{bad} of {} are not ready",
                     report.findings.len()
                 )))
+            } else {
+                Ok(())
             }
         }
         Command::Config { common, explain } => {
@@ -202,7 +206,11 @@ fn execute(command: Command) -> Result<(), Failure> {
                 print!("{}", explain::text());
                 return Ok(());
             }
-            let config = EdgeConfig::load(&common.config)?;
+            let config = EdgeConfig::load(&common.config).inspect_err(|e| {
+                if common.json {
+                    println!("{}", serde_json::json!({"ok": false, "errors": e}));
+                }
+            })?;
             if common.json {
                 print_json(&serde_json::json!({"ok": true, "cameras": config.camera_names()}))
             } else {

@@ -1,120 +1,94 @@
 //! What is wrong with a configuration, and what to write instead.
 
+use std::fmt;
 use std::path::{Path, PathBuf};
 
-/// A configuration that cannot be used.
-#[derive(Debug, thiserror::Error)]
-pub enum ConfigError {
-    /// The file cannot be read.
-    #[error("cannot read the configuration {file}: {source}")]
-    Unreadable {
-        /// The file.
-        file: PathBuf,
-        /// Why.
-        source: std::io::Error,
-    },
-    /// It is not TOML, or a key or a value is unknown.
-    #[error("{file}, line {line}{key}: {reason}")]
-    Syntax {
-        /// The file.
-        file: PathBuf,
-        /// 1-based line.
-        line: usize,
-        /// ", section.key", or nothing where none can be named.
-        key: String,
-        /// What, and the remedy.
-        reason: String,
-    },
-    /// A value is out of its range or contradicts another.
-    #[error("{file}: {key} = {value}: {remedy}")]
-    Value {
-        /// The file.
-        file: PathBuf,
-        /// `section.key`.
-        key: String,
-        /// The value as given.
-        value: String,
-        /// What it may be.
-        remedy: String,
-    },
+use serde::Serialize;
+
+/// One mistake of a configuration.
+///
+/// Never holds a line of the file: it may hold a password.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct ConfigError {
+    /// The file; empty for a camera that came another way.
+    #[serde(skip)]
+    pub file: PathBuf,
+    /// 1-based line, where one can be named.
+    pub line: Option<usize>,
+    /// `section.key`; empty if it is about the whole file.
+    pub key: String,
+    /// The value as written, without credentials; absent if there is none, or it must not be shown.
+    pub value: Option<String>,
+    /// What is wrong, and the remedy.
+    pub reason: String,
 }
 
-impl ConfigError {
-    /// A value error.
-    pub fn value(file: &Path, key: &str, value: String, remedy: String) -> Self {
-        ConfigError::Value {
-            file: file.to_path_buf(),
-            key: key.to_owned(),
-            value,
-            remedy,
+impl fmt::Display for ConfigError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if !self.file.as_os_str().is_empty() {
+            write!(f, "{}", self.file.display())?;
+            if let Some(line) = self.line {
+                write!(f, ", line {line}")?;
+            }
+            f.write_str(": ")?;
         }
-    }
-
-    /// Turns the parser's error into one that names line, key and the nearest allowed word.
-    /// Only the key is quoted from the file, never the line: it may hold a password.
-    pub fn from_toml(file: &Path, text: &str, error: &toml::de::Error) -> Self {
-        let message = error.message().trim();
-        let offset = error.span().map_or(0, |s| s.start.min(text.len()));
-        let (line, section, key) = locate(text, offset);
-        let mut path = String::new();
-        for part in [section, key].into_iter().flatten() {
-            path.push_str(if path.is_empty() { ", " } else { "." });
-            path.push_str(&part);
+        match (&self.value, self.key.is_empty()) {
+            (Some(value), false) => write!(f, "{} = {value}: ", self.key)?,
+            (None, false) => write!(f, "{}: ", self.key)?,
+            (_, true) => {}
         }
-        let mut reason = message.to_owned();
-        if let Some(word) = suggestion(message) {
-            reason.push_str(&format!("; did you mean `{word}`?"));
-        }
-        ConfigError::Syntax {
-            file: file.to_path_buf(),
-            line,
-            key: path,
-            reason,
-        }
+        f.write_str(&self.reason)
     }
 }
 
-/// Line number, section and key at a byte offset.
-fn locate(text: &str, offset: usize) -> (usize, Option<String>, Option<String>) {
-    let offset = (0..=offset)
-        .rev()
-        .find(|&i| text.is_char_boundary(i))
-        .unwrap_or(0);
-    let before = &text[..offset];
-    let line = before.matches('\n').count() + 1;
-    let lines: Vec<&str> = text.lines().take(line).collect();
-    let section = lines
-        .iter()
-        .rev()
-        .find_map(|l| l.trim().strip_prefix('['))
-        .map(|l| l.trim_matches(|c| c == '[' || c == ']').trim().to_owned());
-    let current = lines.last().map_or("", |l| l.trim());
-    let key = current
-        .split_once('=')
-        .map(|(k, _)| k.trim().to_owned())
-        .filter(|k| !k.starts_with('#') && !k.is_empty());
-    (line, section, key)
+impl std::error::Error for ConfigError {}
+
+/// All mistakes of a configuration, in the file's order; shown one a line.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct ConfigErrors(pub Vec<ConfigError>);
+
+impl ConfigErrors {
+    /// A file that cannot be read.
+    pub(super) fn unreadable(file: &Path, error: &std::io::Error) -> Self {
+        ConfigErrors(vec![ConfigError {
+            file: file.to_path_buf(),
+            line: None,
+            key: String::new(),
+            value: None,
+            reason: format!("cannot read the configuration: {error}"),
+        }])
+    }
 }
 
-/// The allowed word nearest to the refused one, from serde's "unknown field `x`, expected one of `a`, `b`".
-fn suggestion(message: &str) -> Option<String> {
-    let (head, tail) = message.split_once("expected")?;
-    let wrong = quoted(head).into_iter().next()?;
-    quoted(tail)
+impl fmt::Display for ConfigErrors {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (i, error) in self.0.iter().enumerate() {
+            if i > 0 {
+                f.write_str("\n")?;
+            }
+            error.fmt(f)?;
+        }
+        Ok(())
+    }
+}
+
+impl std::error::Error for ConfigErrors {}
+
+/// The allowed word nearest to a refused one, if one is near.
+pub(super) fn nearest<'a>(
+    wrong: &str,
+    allowed: impl IntoIterator<Item = &'a str>,
+) -> Option<&'a str> {
+    // Nobody has mistyped a page of text.
+    if wrong.chars().count() > 64 {
+        return None;
+    }
+    allowed
         .into_iter()
-        .map(|word| (distance(&wrong, &word), word))
+        .map(|word| (distance(wrong, word), word))
         .min()
-        .filter(|(d, word)| *d <= 2.max(word.len() / 3))
+        .filter(|(d, word)| *d <= 2.max(word.len() / 3) && *d < word.len())
         .map(|(_, word)| word)
-}
-
-/// The words in backquotes.
-pub(super) fn quoted(text: &str) -> Vec<String> {
-    text.split('`')
-        .skip(1)
-        .step_by(2)
-        .map(str::to_owned)
-        .collect()
 }
 
 /// Levenshtein distance.
@@ -135,7 +109,6 @@ fn distance(a: &str, b: &str) -> usize {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used)]
     use super::*;
 
     #[test]
@@ -153,11 +126,28 @@ mod tests {
 
     #[test]
     fn a_far_word_is_not_suggested() {
-        let message = "unknown field `zzzzzz`, expected one of `high`, `low`";
-        assert_eq!(suggestion(message), None);
+        assert_eq!(nearest("zzzzzz", ["high", "low"]), None);
+        assert_eq!(nearest("hihg", ["high", "low"]), Some("high"));
+        assert_eq!(nearest("to", ["from"]), None);
+    }
+
+    #[test]
+    fn an_error_says_where_what_and_why() {
+        let mut error = ConfigError {
+            file: "edge.toml".into(),
+            line: Some(3),
+            key: "tracker.high".into(),
+            value: Some("1.5".into()),
+            reason: "must be a number, 0 to 1".into(),
+        };
         assert_eq!(
-            suggestion(&message.replace("zzzzzz", "hihg")).unwrap(),
-            "high"
+            error.to_string(),
+            "edge.toml, line 3: tracker.high = 1.5: must be a number, 0 to 1"
         );
+        error.file = PathBuf::new();
+        error.value = None;
+        assert_eq!(error.to_string(), "tracker.high: must be a number, 0 to 1");
+        let both = ConfigErrors(vec![error.clone(), error]);
+        assert_eq!(both.to_string().lines().count(), 2);
     }
 }

@@ -3,6 +3,10 @@
 use std::fmt;
 use std::path::{Path, PathBuf};
 
+use super::address::Address;
+use super::expand::expand;
+use super::redact;
+
 /// A string that is never printed.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Secret(String);
@@ -26,19 +30,32 @@ impl fmt::Debug for Secret {
 }
 
 /// A parsed `source`. `Display` and `Debug` never show credentials.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub enum Source {
     /// A recorded file.
     File(PathBuf),
     /// An RTSP server.
     Rtsp {
-        /// URL without user and password.
+        /// `rtsp://` or `rtsps://` address without user and password.
         location: String,
         /// User.
         user: Option<String>,
         /// Password.
         password: Option<Secret>,
     },
+    /// Motion JPEG or any other stream over HTTP.
+    Http {
+        /// `http://` or `https://` address without user and password.
+        location: String,
+        /// User.
+        user: Option<String>,
+        /// Password.
+        password: Option<Secret>,
+    },
+    /// A Video4Linux device.
+    V4l2(PathBuf),
+    /// A camera on a Jetson's CSI connector, by its sensor number.
+    Csi(u32),
     /// GStreamer elements whose last one makes raw video.
     Pipeline(Secret),
 }
@@ -53,14 +70,25 @@ impl fmt::Display for Source {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Source::File(path) => path.display().fmt(f),
-            Source::Rtsp { location, .. } => f.write_str(location),
+            Source::Rtsp { location, .. } | Source::Http { location, .. } => {
+                f.write_str(&redact::location(location))
+            }
+            Source::V4l2(device) => write!(f, "v4l2:{}", device.display()),
+            Source::Csi(sensor) => write!(f, "csi:{sensor}"),
             // An element's property may be a password, so only the first element is shown.
-            Source::Pipeline(text) => write!(
-                f,
-                "pipeline:{} ...",
-                text.reveal().split_whitespace().next().unwrap_or("")
-            ),
+            Source::Pipeline(text) => {
+                let first = text.reveal().split_whitespace().next().unwrap_or("");
+                let plain = |c: char| c.is_ascii_alphanumeric() || "-_".contains(c);
+                let first = if first.chars().all(plain) { first } else { "" };
+                write!(f, "pipeline:{first} ...")
+            }
         }
+    }
+}
+
+impl fmt::Debug for Source {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Source({self})")
     }
 }
 
@@ -73,137 +101,110 @@ pub struct BadSource {
     pub remedy: String,
 }
 
+/// What a source may be, for messages.
+const KNOWN: &str = "use rtsp://, rtsps://, http://, https://, file:PATH, a path, v4l2:/dev/video0, csi:0 or pipeline:ELEMENTS";
+
 impl Source {
-    /// Parses `rtsp://...`, `rtsps://...`, `file:PATH`, a plain path, or `pipeline:ELEMENTS`.
-    /// `${NAME}` stands for an environment variable. `user` and `password` win over those in the URL.
+    /// Parses `rtsp://...`, `rtsps://...`, `http://...`, `https://...`, `file:PATH`, a plain path, `v4l2:DEVICE`,
+    /// `csi:SENSOR` or `pipeline:ELEMENTS`. `${NAME}` stands for an environment variable; within the credentials of an
+    /// address it may hold any character, elsewhere they are percent-decoded. `user` and `password` win over those in the
+    /// address.
     ///
     /// # Errors
-    /// [`BadSource`] for an unknown scheme, an unset variable, or an empty source.
+    /// [`BadSource`] for an unknown scheme, an unset variable, an address without a host, or an empty source.
     pub fn parse(
         text: &str,
         base: &Path,
         user: Option<String>,
         password: Option<Secret>,
     ) -> Result<Self, BadSource> {
-        let bad = |remedy: String| BadSource {
-            value: redacted(text),
+        let credentials = user.is_some() || password.is_some();
+        let source = understand(text, base, user, password).map_err(|remedy| BadSource {
+            value: redact::source(text),
             remedy,
-        };
-        let text = &expand(text).map_err(|name| {
-            bad(format!(
-                "the environment variable {name} is not set: set it, or use password_file"
-            ))
         })?;
-        if let Some(elements) = text.strip_prefix("pipeline:") {
-            return match elements.trim() {
-                "" => Err(bad(
-                    "write GStreamer elements after pipeline:, for example pipeline:v4l2src".into(),
-                )),
-                elements => Ok(Source::Pipeline(Secret::new(elements.to_owned()))),
-            };
+        let takes_them = matches!(source, Source::Rtsp { .. } | Source::Http { .. });
+        if credentials && !takes_them {
+            return Err(BadSource {
+                value: redact::source(text),
+                remedy: "user and password_file belong to an rtsp:// or http:// source".into(),
+            });
         }
-        if text.starts_with("rtsp://") || text.starts_with("rtsps://") {
-            return Ok(rtsp(text, user, password));
-        }
-        if user.is_some() || password.is_some() {
-            return Err(bad(
-                "user and password_file belong to an rtsp:// source".into()
-            ));
-        }
-        let path = match text.strip_prefix("file:") {
-            Some(rest) => rest.strip_prefix("//").unwrap_or(rest),
-            None => {
-                if let Some((scheme, _)) = text.split_once("://") {
-                    return Err(bad(format!(
-                        "{scheme}:// is not known: use rtsp://, rtsps://, file:PATH, a path, or pipeline:ELEMENTS"
-                    )));
-                }
-                text
-            }
-        };
-        if path.trim().is_empty() {
-            return Err(bad(
-                "write a path, an rtsp:// address, or pipeline:ELEMENTS".into(),
-            ));
-        }
-        Ok(Source::File(base.join(path)))
+        Ok(source)
     }
 }
 
-fn rtsp(url: &str, user: Option<String>, password: Option<Secret>) -> Source {
-    let (scheme, rest) = url.split_once("://").unwrap_or(("rtsp", url));
-    let end = rest.find('/').unwrap_or(rest.len());
-    let (authority, path) = rest.split_at(end);
-    // The last @ ends the credentials: a careless password may hold one.
-    let (credentials, host) = match authority.rsplit_once('@') {
-        Some((c, h)) => (Some(c), h),
-        None => (None, authority),
+/// [`Source::parse`] with the remedy alone as error.
+fn understand(
+    text: &str,
+    base: &Path,
+    user: Option<String>,
+    password: Option<Secret>,
+) -> Result<Source, String> {
+    // Taken apart before the variables are put in: a password from the environment may hold @ and /.
+    let address = match Address::split(text) {
+        Some(address) => address.expanded()?,
+        None => {
+            let text = expand(text)?;
+            match Address::split(&text) {
+                Some(address) => address,
+                None => return without_address(&text, base),
+            }
+        }
     };
-    let (url_user, url_password) = match credentials.map(|c| c.split_once(':').unwrap_or((c, ""))) {
-        Some((u, p)) => (Some(decode(u)), Some(Secret::new(decode(p)))),
-        None => (None, None),
-    };
-    Source::Rtsp {
-        location: format!("{scheme}://{host}{path}"),
-        user: user.or(url_user),
-        password: password.or(url_password),
+    let scheme = address.scheme.to_ascii_lowercase();
+    if !["rtsp", "rtsps", "http", "https"].contains(&scheme.as_str()) {
+        return Err(format!("{} is not known: {KNOWN}", redact::scheme(&scheme)));
     }
-}
-
-/// Percent-decoding of URL credentials.
-fn decode(text: &str) -> String {
-    let bytes = text.as_bytes();
-    let mut out = Vec::with_capacity(bytes.len());
-    let mut i = 0;
-    while i < bytes.len() {
-        let hex = |b: u8| (b as char).to_digit(16);
-        match (
-            bytes[i],
-            bytes.get(i + 1).copied().and_then(hex),
-            bytes.get(i + 2).copied().and_then(hex),
-        ) {
-            (b'%', Some(high), Some(low)) => {
-                out.push((high * 16 + low) as u8);
-                i += 3;
-            }
-            (b, ..) => {
-                out.push(b);
-                i += 1;
-            }
+    address.check_host()?;
+    let location = format!("{scheme}://{}{}", address.host, address.path);
+    let user = user.or(address.user);
+    let password = password.or(address.password.map(Secret::new));
+    Ok(if scheme.starts_with("rtsp") {
+        Source::Rtsp {
+            location,
+            user,
+            password,
         }
-    }
-    String::from_utf8_lossy(&out).into_owned()
-}
-
-/// Replaces `${NAME}`; the error is the name of a variable that is not set.
-fn expand(text: &str) -> Result<String, String> {
-    let mut out = String::new();
-    let mut rest = text;
-    while let Some(start) = rest.find("${") {
-        let Some(length) = rest[start..].find('}') else {
-            break;
-        };
-        let name = &rest[start + 2..start + length];
-        out.push_str(&rest[..start]);
-        out.push_str(&std::env::var(name).map_err(|_| name.to_owned())?);
-        rest = &rest[start + length + 1..];
-    }
-    out.push_str(rest);
-    Ok(out)
-}
-
-/// `scheme://user:password@host` without what stands before the last `@` of the authority.
-fn redacted(text: &str) -> String {
-    match text.split_once("://") {
-        Some((scheme, rest)) => {
-            let end = rest.find('/').unwrap_or(rest.len());
-            match rest[..end].rfind('@') {
-                Some(at) => format!("{scheme}://***{}", &rest[at..]),
-                None => text.to_owned(),
-            }
+    } else {
+        Source::Http {
+            location,
+            user,
+            password,
         }
-        None if text.starts_with("pipeline:") => "pipeline:...".into(),
-        None => text.to_owned(),
+    })
+}
+
+/// Sources without `://`.
+fn without_address(text: &str, base: &Path) -> Result<Source, String> {
+    let (scheme, rest) = text.split_once(':').unwrap_or(("", text));
+    match scheme {
+        "pipeline" => match rest.trim() {
+            "" => {
+                Err("write GStreamer elements after pipeline:, for example pipeline:v4l2src".into())
+            }
+            elements => Ok(Source::Pipeline(Secret::new(elements.to_owned()))),
+        },
+        "v4l2" if rest.starts_with('/') => Ok(Source::V4l2(rest.into())),
+        "v4l2" => Err("write a device after v4l2:, for example v4l2:/dev/video0".into()),
+        "csi" => rest
+            .parse()
+            .map(Source::Csi)
+            .map_err(|_| "write the sensor's number after csi:, for example csi:0".into()),
+        "file" => match rest.strip_prefix("//").unwrap_or(rest) {
+            "" => Err("write a path after file:".into()),
+            path => Ok(Source::File(base.join(path))),
+        },
+        _ if rest.trim().is_empty() => Err(format!("it is empty: {KNOWN}")),
+        "" if base.join(text).exists()
+            || !(text.contains(['@', '=', '?']) || redact::looks_secret(text)) =>
+        {
+            Ok(Source::File(base.join(text)))
+        }
+        // A misspelt address must not pass for a file: its name would be printed, and with it a password.
+        "" => Err(format!("there is no such file: {KNOWN}")),
+        _ if base.join(text).exists() => Ok(Source::File(base.join(text))),
+        scheme => Err(format!("{} is not known: {KNOWN}", redact::scheme(scheme))),
     }
 }
 
@@ -221,31 +222,62 @@ mod tests {
         for (text, path) in [
             ("a.mp4", "/site/a.mp4"),
             ("file:a.mp4", "/site/a.mp4"),
+            ("file:a:b@c.mp4", "/site/a:b@c.mp4"),
             ("file:///v/a.mp4", "/v/a.mp4"),
             ("/v/a.mp4", "/v/a.mp4"),
         ] {
             assert_eq!(parse(text).unwrap(), Source::File(path.into()));
         }
-        assert!(parse(" ").is_err() && parse("pipeline: ").is_err());
+        for text in [" ", "", "file:", "pipeline: "] {
+            assert!(parse(text).is_err(), "{text:?}");
+        }
     }
 
     #[test]
-    fn credentials_leave_the_url_and_every_message() {
-        let s = parse("rtsp://bob:p%40ss@w@cam:554/s?x=1").unwrap();
-        let Source::Rtsp {
-            location,
-            user,
-            password,
-        } = &s
-        else {
-            panic!("{s:?}")
-        };
-        assert_eq!(location, "rtsp://cam:554/s?x=1");
-        assert_eq!(user.as_deref(), Some("bob"));
-        assert_eq!(password.as_ref().unwrap().reveal(), "p@ss@w");
-        assert!(!format!("{s:?}{s}").contains("p@ss"));
-        let err = parse("http://bob:hunter2@cam/s").unwrap_err();
-        assert_eq!(err.value, "http://***@cam/s");
+    fn devices_and_pipelines() {
+        assert_eq!(
+            parse("v4l2:/dev/video0").unwrap(),
+            Source::V4l2("/dev/video0".into())
+        );
+        assert_eq!(parse("csi:1").unwrap(), Source::Csi(1));
+        let words = "rtspsrc location=rtsp://u:p@cam ! decodebin";
+        assert_eq!(
+            parse(&format!("pipeline:{words}")).unwrap(),
+            Source::Pipeline(Secret::new(words.into()))
+        );
+        for text in ["v4l2:video0", "csi:", "csi:front", "csi:-1"] {
+            let bad = parse(text).unwrap_err();
+            assert!(bad.remedy.contains("for example"), "{bad:?}");
+        }
+        let bad = Source::parse("csi:0", Path::new(""), Some("bob".into()), None).unwrap_err();
+        assert!(bad.remedy.contains("rtsp://"), "{bad:?}");
+    }
+
+    #[test]
+    fn credentials_leave_the_address_and_every_message() {
+        for scheme in ["rtsp", "rtsps", "http", "https"] {
+            let s = parse(&format!("{scheme}://bob:p%40ss@w@cam:554/s?x=1")).unwrap();
+            let (Source::Rtsp {
+                location,
+                user,
+                password,
+            }
+            | Source::Http {
+                location,
+                user,
+                password,
+            }) = &s
+            else {
+                panic!("{s:?}")
+            };
+            assert_eq!(*location, format!("{scheme}://cam:554/s?x=1"));
+            assert_eq!(user.as_deref(), Some("bob"));
+            assert_eq!(password.as_ref().unwrap().reveal(), "p@ss@w");
+            assert!(!format!("{s:?}{s}").contains("p@ss"));
+            assert_eq!(matches!(s, Source::Rtsp { .. }), scheme.starts_with("rtsp"));
+        }
+        let err = parse("ftp://bob:hunter2@cam/s").unwrap_err();
+        assert_eq!(err.value, "ftp://***@cam/s");
         let err = parse("rtsp://bob:${REID_TEST_UNSET_VARIABLE}@cam/s").unwrap_err();
         assert!(
             err.remedy.contains("REID_TEST_UNSET_VARIABLE"),
@@ -260,5 +292,50 @@ mod tests {
         )
         .unwrap();
         assert!(matches!(s, Source::Rtsp { user: Some(u), .. } if u == "u"));
+    }
+
+    #[test]
+    fn an_address_that_went_wrong_is_no_file_and_shows_no_password() {
+        for text in [
+            "rtsp:bob:hunter2@cam/s",
+            "rtsp//bob:hunter2@cam/s",
+            "rtsp/bob-hunter2@cam/s",
+            "bob:hunter2@cam/s",
+            "rtsp://bob:hunter2cam/s",
+            "rtsp://bob:hun/ter2@cam/s",
+            "rtsp://bob:hunter2@/s",
+            "rtsp://bob:hunter2@cam:x/s",
+            "rtsp://[bob:hunter2cam]/s",
+            "rtspx://bob:hunter2@cam/s",
+            "hunter2@://cam",
+        ] {
+            let bad = parse(text).unwrap_err();
+            let shown = format!("{bad:?}");
+            assert!(
+                !shown.contains("hunter2") && !shown.contains("ter2"),
+                "{text}: {shown}"
+            );
+        }
+        assert!(parse("rtsp://[fe80::1%25eth0]:554/s").is_ok());
+    }
+
+    #[test]
+    fn a_password_from_the_environment_may_hold_anything() {
+        // The one variable that surely is set and holds slashes.
+        let path = std::env::var("PATH").unwrap();
+        let s = parse("rtsp://bob:${PATH}@cam/s").unwrap();
+        let Source::Rtsp {
+            location,
+            password: Some(password),
+            ..
+        } = &s
+        else {
+            panic!("{s:?}")
+        };
+        assert_eq!(
+            (location.as_str(), password.reveal()),
+            ("rtsp://cam/s", path.as_str())
+        );
+        assert!(!format!("{s}{s:?}").contains(&path));
     }
 }

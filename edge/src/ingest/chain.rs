@@ -84,6 +84,42 @@ pub(super) fn build(camera: &CameraConfig, pace: Pace) -> Result<Chain, IngestEr
                 }
             });
         }
+        Source::Http {
+            location,
+            user,
+            password,
+        } => {
+            let http = make(camera, "souphttpsrc")?;
+            http.set_property("location", location);
+            http.set_property("is-live", true);
+            // Whole seconds.
+            http.set_property("timeout", camera.stall_secs.ceil() as u32);
+            if let Some(user) = user {
+                http.set_property("user-id", user);
+            }
+            if let Some(password) = password {
+                http.set_property("user-pw", password.reveal());
+            }
+            let decode = decoder(camera, &convert)?;
+            add(camera, &pipeline, &[&http, &decode])?;
+            link(camera, &http, &decode)?;
+        }
+        Source::V4l2(device) => {
+            let v4l2 = make(camera, "v4l2src")?;
+            v4l2.set_property("device", device.to_string_lossy().as_ref());
+            let decode = decoder(camera, &convert)?;
+            add(camera, &pipeline, &[&v4l2, &decode])?;
+            link(camera, &v4l2, &decode)?;
+        }
+        Source::Csi(sensor) => {
+            let csi = make(camera, "nvarguscamerasrc")?;
+            csi.set_property_from_str("sensor-id", &sensor.to_string());
+            // From NVMM memory to the processor's.
+            let copy = make(camera, "nvvidconv")?;
+            add(camera, &pipeline, &[&csi, &copy])?;
+            link(camera, &csi, &copy)?;
+            link(camera, &copy, &convert)?;
+        }
         Source::Pipeline(elements) => {
             let bad = |reason: String| IngestError::Pipeline {
                 camera: camera.name.clone(),

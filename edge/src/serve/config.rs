@@ -15,6 +15,8 @@ pub struct ServeConfig {
     /// File with the secret a visitor must show, relative to the configuration's folder.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub token_file: Option<PathBuf>,
+    /// Whether those who may see the page may also add, change and remove cameras through its address.
+    pub control: bool,
 }
 
 impl Default for ServeConfig {
@@ -23,6 +25,7 @@ impl Default for ServeConfig {
             enabled: true,
             listen: "127.0.0.1:8080".to_owned(),
             token_file: None,
+            control: true,
         }
     }
 }
