@@ -1,11 +1,16 @@
 //! A card for a file made by others, so that the edge needs no special cases.
 //!
 //! Size, layout, element type, batch and embedding width are read from the file where it fixes them. What no file says,
-//! channel order, range, mean, std, fit and decoding, comes from options, with the defaults of the model's family.
+//! channel order, range, mean, std, fit and decoding, comes from options, with the defaults of the model's family. A
+//! detector's decoding is held to the file's shapes and to the numbers it gives.
+
+mod family;
+mod numbers;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use reid_models::card::decode::{Misfit, would_fit};
 use reid_models::card::{
     CARD_VERSION, Channels, Decode, Element, Filter, Fit, InputSpec, Layout, METADATA_KEY,
     ModelCard, OutputSpec, Range,
@@ -18,6 +23,7 @@ use reid_models::weights;
 use serde::Serialize;
 
 use crate::ExportError;
+use family::Family;
 
 /// What a model is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,7 +59,8 @@ pub struct AdoptOptions {
     pub size: Option<(usize, usize)>,
     /// Output convention of a detector or pose estimator.
     pub decode: Option<Decode>,
-    /// Class that means a person.
+    /// Class that means a person. 0 becomes 1 where class 0 is always the background: torchvision, and TensorFlow's
+    /// Object Detection API.
     pub person_class: usize,
     /// Output tensor, if not the first.
     pub tensor: Option<String>,
@@ -119,7 +126,6 @@ pub fn adopt(path: &Path, options: &AdoptOptions) -> Result<Adopted, ExportError
         path: path.to_path_buf(),
         reason,
     };
-    let input = input_spec(&file, path, options)?;
     let output_index = match &options.tensor {
         None => 0,
         Some(name) => file
@@ -134,6 +140,7 @@ pub fn adopt(path: &Path, options: &AdoptOptions) -> Result<Adopted, ExportError
                 ))
             })?,
     };
+    let input = input_spec(&file, path, output_index, options)?;
     let mut card = ModelCard {
         version: CARD_VERSION,
         name: options.name.clone().unwrap_or_else(|| {
@@ -150,16 +157,19 @@ pub fn adopt(path: &Path, options: &AdoptOptions) -> Result<Adopted, ExportError
     };
     // Reading it back applies every check that the edge will apply.
     card = ModelCard::from_json(&card.to_json(), path)?;
-    let tried = try_out(path, &card, &options.runtime);
-    let (tried_with, warning) = match tried {
+    let (tried_with, warning) = match try_out(path, &card, &options.runtime) {
         Ok((engine, outputs)) => {
+            hold(&mut card, &file.outputs, Some(&outputs)).map_err(fail)?;
             check_output(&mut card.output, &outputs, output_index).map_err(fail)?;
             (Some(engine), None)
         }
         Err(error @ (RuntimeError::NotImage { .. } | RuntimeError::Mismatch { .. })) => {
             return Err(error.into());
         }
-        Err(error) => (None, Some(error.to_string())),
+        Err(error) => {
+            hold(&mut card, &file.outputs, None).map_err(fail)?;
+            (None, Some(error.to_string()))
+        }
     };
     let open_width =
         options.task == Task::Embed && fixed_width(&file.outputs[output_index]).is_none();
@@ -178,55 +188,10 @@ pub fn adopt(path: &Path, options: &AdoptOptions) -> Result<Adopted, ExportError
     })
 }
 
-/// Conventions of a family of models.
-struct Family {
-    channels: Channels,
-    range: Range,
-    mean: [f32; 3],
-    std: [f32; 3],
-    fit: Fit,
-}
-
-/// What models of this kind take unless an option says otherwise.
-fn family(options: &AdoptOptions) -> Family {
-    let raw = |channels, range, fit| Family {
-        channels,
-        range,
-        mean: [0.0; 3],
-        std: [1.0; 3],
-        fit,
-    };
-    match (options.task, options.decode) {
-        (Task::Embed, _) => match options.range {
-            Some(Range::Byte) => raw(Channels::Rgb, Range::Byte, Fit::Stretch),
-            _ => Family {
-                channels: Channels::Rgb,
-                range: Range::Unit,
-                mean: [0.485, 0.456, 0.406],
-                std: [0.229, 0.224, 0.225],
-                fit: Fit::Stretch,
-            },
-        },
-        (_, Some(Decode::Yolox)) => raw(Channels::Bgr, Range::Byte, Fit::LetterboxTopLeft(114)),
-        (_, Some(Decode::Yolov8)) => raw(Channels::Rgb, Range::Unit, Fit::LetterboxCentre(114)),
-        (_, Some(Decode::Nanodet)) => Family {
-            mean: [103.53, 116.28, 123.675],
-            std: [57.375, 57.12, 58.395],
-            ..raw(Channels::Bgr, Range::Byte, Fit::Stretch)
-        },
-        (_, Some(Decode::Simcc)) => Family {
-            mean: [123.675, 116.28, 103.53],
-            std: [58.395, 57.12, 57.375],
-            ..raw(Channels::Rgb, Range::Byte, Fit::LetterboxCentre(0))
-        },
-        (_, Some(Decode::Movenet)) => raw(Channels::Rgb, Range::Byte, Fit::LetterboxCentre(0)),
-        (_, Some(Decode::Ssd) | None) => raw(Channels::Bgr, Range::Byte, Fit::Stretch),
-    }
-}
-
 fn input_spec(
     file: &OnnxFile,
     path: &Path,
+    output_index: usize,
     options: &AdoptOptions,
 ) -> Result<InputSpec, ExportError> {
     let not_image = |reason: String| {
@@ -308,7 +273,7 @@ fn input_spec(
             )));
         }
     };
-    let family = family(options);
+    let family = Family::of(options, (height, width), file.outputs.get(output_index));
     Ok(InputSpec {
         height,
         width,
@@ -330,10 +295,13 @@ fn input_spec(
 /// The card's output. Where the file leaves an embedding's width open it is 1 until the model has been tried out.
 fn output_spec(output: &TensorInfo, options: &AdoptOptions) -> Result<OutputSpec, String> {
     let tensor = options.tensor.clone();
-    let decode = || {
+    let decode = |known: &[Decode]| {
         options.decode.ok_or_else(|| {
-            "the output convention is not known: say --decode yolox|yolov8|nanodet|ssd|movenet|simcc"
-                .to_string()
+            let names: Vec<&str> = known.iter().map(|d| d.name()).collect();
+            format!(
+                "the output convention is not known: say --decode {}",
+                names.join("|")
+            )
         })
     };
     Ok(match options.task {
@@ -344,12 +312,12 @@ fn output_spec(output: &TensorInfo, options: &AdoptOptions) -> Result<OutputSpec
         },
         Task::Detect => OutputSpec::Detect {
             tensor,
-            decode: decode()?,
+            decode: decode(&Decode::DETECTORS)?,
             person_class: options.person_class,
         },
         Task::Pose => OutputSpec::Pose {
             tensor,
-            decode: decode()?,
+            decode: decode(&[Decode::Movenet, Decode::Simcc])?,
         },
     })
 }
@@ -383,7 +351,67 @@ fn try_out(
     Ok((session.description(), outputs))
 }
 
-/// Whether the answer has the form that task and decoding promise; fills in an embedding's width.
+/// Holds a detector's card to its file: by the shapes that the file declares or, where it has run, by the shapes and
+/// numbers it gave.
+fn hold(
+    card: &mut ModelCard,
+    declared: &[TensorInfo],
+    outputs: Option<&[(String, Tensor)]>,
+) -> Result<(), String> {
+    let size = (card.input.height, card.input.width);
+    let OutputSpec::Detect {
+        tensor,
+        decode,
+        person_class,
+    } = &mut card.output
+    else {
+        return Ok(());
+    };
+    let mut seen = declared.to_vec();
+    for (info, (_, tensor)) in seen.iter_mut().zip(outputs.unwrap_or_default()) {
+        info.shape = Some(tensor.shape.iter().map(|&n| Axis::Fixed(n)).collect());
+    }
+    let tensor = tensor.as_deref();
+    let numbers = |decode: Decode| -> Result<(), String> {
+        match (outputs, decode.head(&seen, tensor, size)) {
+            (Some(outputs), Ok(head)) => numbers::check(decode, &head, outputs, size),
+            (_, Err(misfit)) => Err(misfit.to_string()),
+            (None, Ok(_)) => Ok(()),
+        }
+    };
+    let head = decode.head(&seen, tensor, size).map_err(|mut misfit| {
+        if let Misfit::Shape { fitting, .. } = &mut misfit {
+            fitting.retain(|&d| numbers(d).is_ok());
+        }
+        misfit.to_string()
+    })?;
+    numbers(*decode).map_err(|reason| {
+        let mut others = Decode::fitting(&seen, tensor, size);
+        others.retain(|&d| d != *decode && numbers(d).is_ok());
+        format!(
+            "its numbers are not those of decode = \"{}\": {reason}; {}",
+            decode.name(),
+            would_fit(&others)
+        )
+    })?;
+    let lite = |i: &usize| declared[*i].name.contains("TFLite");
+    let background = match decode {
+        Decode::Torchvision => true,
+        Decode::Tensorflow => !head.outputs.iter().any(lite),
+        _ => false,
+    };
+    if background && *person_class == 0 {
+        *person_class = 1;
+    }
+    match head.classes {
+        Some(n) if *person_class >= n => Err(format!(
+            "--person-class {person_class} is not among the {n} classes that its output tells apart, numbered from 0"
+        )),
+        _ => Ok(()),
+    }
+}
+
+/// Whether the answer has the form that the task promises; fills in an embedding's width.
 fn check_output(
     output: &mut OutputSpec,
     outputs: &[(String, Tensor)],
@@ -408,22 +436,17 @@ fn check_output(
             *width = shape[1..].iter().product();
             fits(*width >= 2, "(1, width) with at least 2 numbers")
         }
-        OutputSpec::Detect { decode, .. } | OutputSpec::Pose { decode, .. } => match decode {
-            Decode::Yolox => fits(
-                matches!(shape, [1, _, n] if *n > 5),
-                "(1, anchors, 5 + classes)",
-            ),
-            Decode::Yolov8 => fits(
-                matches!(shape, [1, n, _] if *n > 4),
-                "(1, 4 + classes, anchors)",
-            ),
-            Decode::Nanodet => fits(matches!(shape, [1, _, _]), "(1, anchors, classes + bins)"),
-            Decode::Ssd => fits(matches!(shape, [1, 1, _, 7]), "(1, 1, n, 7)"),
+        OutputSpec::Detect { .. } => Ok(()),
+        OutputSpec::Pose { decode, .. } => match decode {
             Decode::Movenet => fits(matches!(shape, [1, 1, 17, 3]), "(1, 1, 17, 3)"),
             Decode::Simcc => fits(
                 outputs.len() >= 2 && matches!(shape, [1, _, _]),
                 "two tensors (1, keypoints, bins)",
             ),
+            other => Err(format!(
+                "--decode {} gives boxes: say --task detect, or --decode movenet|simcc",
+                other.name()
+            )),
         },
     }
 }

@@ -89,10 +89,11 @@ struct Adopt {
     /// Fit of a picture: stretch, top-left:GREY or centre:GREY (letterbox with a grey of 0 to 255).
     #[arg(long, value_parser = fit)]
     fit: Option<Fit>,
-    /// Output convention: yolox, yolov8, nanodet, ssd, movenet or simcc.
+    /// Output convention. Detectors: yolox, yolox_decoded, yolov5, yolov8, end_to_end, nanodet, ssd, torchvision,
+    /// tensorflow, mmdet; poses: movenet, simcc. The wrong one is refused, with the name of one that fits.
     #[arg(long, value_parser = named::<Decode>)]
     decode: Option<Decode>,
-    /// Class that means a person.
+    /// Class that means a person, as the file counts them (many SSD models count the background as 0).
     #[arg(long, default_value_t = 0)]
     person_class: usize,
     /// Output tensor [default: the first].

@@ -3,10 +3,15 @@
 //! The card travels in the checkpoint folder (`card.json`), in an ONNX file's metadata under [`METADATA_KEY`], or, for
 //! a file made by others, beside it as `FILE.onnx.card.json`. The edge reads nothing else about a model.
 
+pub mod decode;
+pub mod head;
+
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
+
+pub use decode::Decode;
 
 use crate::files::{self, FileError};
 
@@ -166,12 +171,12 @@ pub enum OutputSpec {
     },
     /// Boxes.
     Detect {
-        /// Name of the output tensor; the file's first if absent.
+        /// Name of the output tensor; the file's first if absent. Conventions of several tensors find theirs themselves.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         tensor: Option<String>,
         /// How the numbers become boxes.
         decode: Decode,
-        /// Class that means a person.
+        /// Class that means a person, from 0, as the file counts them: where it has a background, that is class 0.
         #[serde(default)]
         person_class: usize,
     },
@@ -183,24 +188,6 @@ pub enum OutputSpec {
         /// How the numbers become keypoints.
         decode: Decode,
     },
-}
-
-/// Output conventions of detectors and pose estimators.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Decode {
-    /// YOLOX head: (1, anchors, 5 + classes), centre and log-size relative to the grid, not decoded.
-    Yolox,
-    /// YOLOv8 head: (1, 4 + classes, anchors), centre and size in input pixels.
-    Yolov8,
-    /// NanoDet head with distribution focal loss.
-    Nanodet,
-    /// SSD: (1, 1, n, 7) rows of image, class, score, left, top, right, bottom in 0..1.
-    Ssd,
-    /// MoveNet: (1, 1, 17, 3) of y, x, score in 0..1.
-    Movenet,
-    /// SimCC: two tensors of per-axis logits.
-    Simcc,
 }
 
 /// How a model was trained.

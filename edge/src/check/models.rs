@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
 
-use reid_models::preprocess::Rgb;
+use reid_models::picture::{Picture, Pixels};
 use reid_models::probe::{self, Probe};
 use reid_models::runtime::{self, Backend, RuntimeConfig};
 
@@ -83,17 +83,19 @@ fn engine(config: &RuntimeConfig) -> Result<String, String> {
 }
 
 fn detector(config: &EdgeConfig) -> Result<String, String> {
-    let mut detectors = detect::open(&config.detector, 1).map_err(|e| e.to_string())?;
-    let detector = detectors.first_mut().ok_or("no detector")?;
+    let mut detector = detect::open(&config.detector).map_err(|e| e.to_string())?;
     if config.detector.kind == DetectorKind::Onnx {
         // Shapes and outputs show themselves only when it runs.
         let frame = Frame {
             camera: 0,
             number: 1,
             time: 0.0,
-            picture: Arc::new(image::RgbImage::new(320, 240)),
+            clock_base: None,
+            arrived: Instant::now(),
+            captured: None,
+            picture: Arc::new(Picture::Rgb(image::RgbImage::new(320, 240))),
         };
-        detector.detect(&frame).map_err(|e| e.to_string())?;
+        detector.detect(&[&frame]).map_err(|e| e.to_string())?;
     }
     Ok(detector.description())
 }
@@ -104,7 +106,7 @@ fn compare_probe(
 ) -> (Option<f32>, Result<String, String>) {
     let crops: Vec<_> = probe::crops()
         .iter()
-        .map(|c| (Rgb::from(c), None))
+        .map(|c| (Pixels::from(c), None))
         .collect();
     let began = Instant::now();
     let got = match appearance.embed(&crops) {

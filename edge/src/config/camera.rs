@@ -9,6 +9,7 @@ use super::error::ConfigErrors;
 use super::expand::expand;
 use super::mistakes::Mistakes;
 use super::{Secret, Source, shape};
+use crate::detect::mask::{CameraFilter, Mask};
 
 /// One camera.
 ///
@@ -84,6 +85,28 @@ impl CameraConfig {
             Source::Pipeline(_) => self.real_time != Some(false),
             Source::Rtsp { .. } | Source::Http { .. } | Source::V4l2(_) | Source::Csi(_) => true,
         }
+    }
+
+    /// What of its detections counts; `min_height` in pixels where it has no limit of its own.
+    pub fn filter(&self, min_height: f32) -> CameraFilter {
+        let polygons: Vec<Vec<[f64; 2]>> = self
+            .masks
+            .iter()
+            .map(|corners| corners.iter().map(|p| p.map(f64::from)).collect())
+            .collect();
+        CameraFilter {
+            // Polygons that are none were refused when the configuration was read.
+            mask: Mask::new(&polygons).unwrap_or_default(),
+            min_height: self.min_height.unwrap_or(min_height),
+        }
+    }
+
+    /// Whether `other` asks for the same pictures: then only the rules for people in them may differ.
+    pub fn same_stream(&self, other: &CameraConfig) -> bool {
+        let mut other = other.clone();
+        other.masks.clone_from(&self.masks);
+        other.min_height = self.min_height;
+        *self == other
     }
 
     /// A camera from a table as it would stand in the file, with relative paths from `base` and the same checks.

@@ -92,6 +92,11 @@ impl Default for DetectorConfig {
 }
 
 impl DetectorConfig {
+    /// Sessions to open: as many as there are processor cores, one where a GPU does the work.
+    pub fn sessions(&self) -> usize {
+        super::engine::sessions(self.sessions, &self.providers)
+    }
+
     /// What the runtime is told.
     pub fn runtime(&self) -> RuntimeConfig {
         // The update syntax lets the runtime grow fields.

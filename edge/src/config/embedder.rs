@@ -79,6 +79,11 @@ impl Default for EmbedderConfig {
 }
 
 impl EmbedderConfig {
+    /// Sessions to open: as many as there are processor cores, one where a GPU does the work.
+    pub fn sessions(&self) -> usize {
+        super::engine::sessions(self.sessions, &self.providers)
+    }
+
     /// What the runtime is told.
     pub fn runtime(&self) -> RuntimeConfig {
         // The update syntax lets the runtime grow fields.

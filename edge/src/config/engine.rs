@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use reid_models::runtime::Provider;
 use serde::{Deserialize, Serialize};
 
 /// `[runtime]`: what all models share.
@@ -24,4 +25,16 @@ pub enum Precision {
     Fp16,
     /// 8-bit integers where that is faster, by a calibration table or the model's own scales.
     Int8,
+}
+
+/// How many sessions `wanted` means; 0 is for us to decide.
+pub(super) fn sessions(wanted: usize, providers: &[Provider]) -> usize {
+    if wanted > 0 {
+        return wanted;
+    }
+    // A GPU runs one thing after another, whoever asks; a processor has cores.
+    match providers.first() {
+        Some(Provider::TensorRt | Provider::Cuda) => 1,
+        _ => std::thread::available_parallelism().map_or(1, usize::from),
+    }
 }

@@ -10,7 +10,7 @@ use std::path::PathBuf;
 
 use reid_models::picture::Pixels;
 use reid_models::preprocess::PixelBox;
-use reid_models::runtime::{RuntimeError, SessionStatus};
+use reid_models::runtime::{RuntimeError, Status};
 
 use crate::config::{EmbedderConfig, EmbedderKind};
 
@@ -43,7 +43,7 @@ pub trait Appearance: Send {
     }
 
     /// What the runtime says of itself now; `None` without a model file.
-    fn status(&self) -> Option<SessionStatus> {
+    fn status(&self) -> Option<Status> {
         None
     }
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use reid_models::runtime::SessionStatus;
+use reid_models::runtime::Status;
 
 use crate::health::ModelHealth;
 
@@ -21,7 +21,7 @@ impl Board {
         &self,
         model: &'static str,
         description: String,
-        status: Option<SessionStatus>,
+        status: Option<Status>,
     ) {
         let fallback = status.as_ref().is_some_and(|s| s.fallback);
         let runtime = status.map_or(serde_json::Value::Null, |s| {

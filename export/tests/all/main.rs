@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod adopt;
+mod adopt_detect;
 mod cli;
 mod faults;
 mod folded_bits;
