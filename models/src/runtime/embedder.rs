@@ -3,14 +3,13 @@
 use std::path::{Path, PathBuf};
 
 use super::file::OnnxFile;
-use super::{RuntimeConfig, RuntimeError, Session, open_described};
+use super::{
+    MAX_BATCH, Output, RuntimeConfig, RuntimeError, Session, Status, log_progress, open_described,
+};
 use crate::card::{ModelCard, OutputSpec};
 use crate::distance;
 use crate::picture::Pixels;
 use crate::preprocess::{PixelBox, Preprocess};
-
-/// Pictures that are run at once: bounds memory, and more gains nothing on a processor.
-const MAX_BATCH: usize = 32;
 
 /// An opened embedding model with its preprocessing.
 pub struct Embedder {
@@ -59,7 +58,7 @@ impl Embedder {
                     }
                 })?,
         };
-        let session = open_described(path, &file, &card, config)?;
+        let session = open_described(path, &file, &card, config, &log_progress)?;
         Ok(Embedder {
             path: path.to_path_buf(),
             width,
@@ -91,6 +90,11 @@ impl Embedder {
         self.session.backend()
     }
 
+    /// What the model runs on now.
+    pub fn status(&self) -> Status {
+        self.session.status()
+    }
+
     /// Embeds crops of pictures, in order. The vectors have unit length; a model that gives zeros gives a zero vector,
     /// which is similar to nobody.
     ///
@@ -108,8 +112,7 @@ impl Embedder {
             for ((picture, crop), tensor) in chunk.iter().zip(buffer.chunks_exact_mut(len)) {
                 self.preprocess.run_into(*picture, *crop, tensor)?;
             }
-            let first = embeddings.len();
-            embeddings.extend(self.run(chunk.len(), &buffer, first)?);
+            self.run(chunk.len(), &buffer, &mut embeddings)?;
         }
         self.buffer = buffer;
         Ok(embeddings)
@@ -135,55 +138,69 @@ impl Embedder {
         }
         let mut embeddings = Vec::with_capacity(batch);
         for chunk in input.chunks(MAX_BATCH * len) {
-            let first = embeddings.len();
-            embeddings.extend(self.run(chunk.len() / len, chunk, first)?);
+            self.run(chunk.len() / len, chunk, &mut embeddings)?;
         }
         Ok(embeddings)
     }
 
-    /// One run of the session; `first` is the number of its first picture, for errors.
+    /// One run of the session, appended to `embeddings`.
     fn run(
         &mut self,
         batch: usize,
         input: &[f32],
-        first: usize,
-    ) -> Result<Vec<Vec<f32>>, RuntimeError> {
-        let wrong = |path: &Path, reason| RuntimeError::Output {
-            path: path.to_path_buf(),
-            reason,
-        };
-        let mut outputs = self.session.run(batch, input)?;
-        if self.output >= outputs.len() {
-            let reason = format!(
-                "{} outputs came back, not {}",
-                outputs.len(),
-                self.output + 1
-            );
-            return Err(wrong(&self.path, reason));
-        }
-        let (name, tensor) = outputs.swap_remove(self.output);
-        // (batch, width), or the same with trailing axes of length 1.
-        let flat: usize = tensor.shape.iter().skip(1).product();
-        if tensor.shape.first() != Some(&batch) || flat != self.width {
-            let reason = format!(
-                "output `{name}` has shape {:?}, the card says {batch} vectors of width {}",
-                tensor.shape, self.width
-            );
-            return Err(wrong(&self.path, reason));
-        }
-        tensor
-            .data
-            .chunks_exact(self.width)
-            .enumerate()
-            .map(|(row, vector)| {
-                let mut vector = vector.to_vec();
-                distance::normalize(&mut vector).map_err(|source| RuntimeError::NotFinite {
-                    path: self.path.clone(),
-                    picture: first + row,
-                    source,
-                })?;
-                Ok(vector)
-            })
-            .collect()
+        embeddings: &mut Vec<Vec<f32>>,
+    ) -> Result<(), RuntimeError> {
+        let Embedder {
+            path,
+            width,
+            output,
+            session,
+            ..
+        } = self;
+        let mut result = Ok(());
+        session.run_with(batch, input, &mut |outputs| {
+            result = take(path, *width, *output, batch, outputs, embeddings);
+        })?;
+        result
     }
+}
+
+/// Takes the embeddings out of one run's outputs and normalises them.
+fn take(
+    path: &Path,
+    width: usize,
+    position: usize,
+    batch: usize,
+    outputs: &[Output],
+    embeddings: &mut Vec<Vec<f32>>,
+) -> Result<(), RuntimeError> {
+    let wrong = |reason| RuntimeError::Output {
+        path: path.to_path_buf(),
+        reason,
+    };
+    let Some(output) = outputs.get(position) else {
+        return Err(wrong(format!(
+            "{} outputs came back, not {}",
+            outputs.len(),
+            position + 1
+        )));
+    };
+    // (batch, width), or the same with trailing axes of length 1.
+    let flat: usize = output.shape.iter().skip(1).product();
+    if output.shape.first() != Some(&batch) || flat != width {
+        return Err(wrong(format!(
+            "output `{}` has shape {:?}, the card says {batch} vectors of width {width}",
+            output.name, output.shape
+        )));
+    }
+    for row in output.data.chunks_exact(width) {
+        let mut vector = row.to_vec();
+        distance::normalize(&mut vector).map_err(|source| RuntimeError::NotFinite {
+            path: path.to_path_buf(),
+            picture: embeddings.len(),
+            source,
+        })?;
+        embeddings.push(vector);
+    }
+    Ok(())
 }

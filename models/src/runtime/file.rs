@@ -77,6 +77,10 @@ pub struct OnnxFile {
     pub bytes: u64,
     /// `metadata_props`.
     pub metadata: BTreeMap<String, String>,
+    /// Whether values are quantised by the file itself: it has QuantizeLinear nodes.
+    pub quantized: bool,
+    /// Whether weights lie in other files beside this one.
+    pub external: bool,
 }
 
 /// A file that cannot be read as ONNX.
@@ -124,7 +128,9 @@ impl OnnxFile {
         };
         let size = bytes.len() as u64;
         // `Bytes` lets the weights be slices of the file instead of copies.
-        let model = ModelProto::decode(Bytes::from(bytes)).map_err(|e| fail(e.to_string()))?;
+        let bytes = Bytes::from(bytes);
+        let external = WeightPlaces::decode(bytes.clone()).is_ok_and(|p| p.any_external());
+        let model = ModelProto::decode(bytes).map_err(|e| fail(e.to_string()))?;
         let graph = model
             .graph
             .ok_or_else(|| fail("it holds no graph".into()))?;
@@ -161,6 +167,11 @@ impl OnnxFile {
                 .map(tensor_info)
                 .collect(),
             outputs: graph.output.iter().map(tensor_info).collect(),
+            quantized: graph
+                .node
+                .iter()
+                .any(|n| n.op_type == "QuantizeLinear" || n.op_type == "DequantizeLinear"),
+            external,
             nodes: graph.node.len(),
             weight_elements: graph.initializer.iter().map(|t| elements(&t.dims)).sum(),
             bytes: size,
@@ -233,6 +244,33 @@ fn decode_probe(text: &str, width: usize) -> Result<Vec<Vec<f32>>, String> {
     Ok(values.chunks_exact(width).map(<[f32]>::to_vec).collect())
 }
 
+/// As much of a model as says where its weights lie; everything else is skipped.
+#[derive(Clone, PartialEq, prost::Message)]
+struct WeightPlaces {
+    #[prost(message, optional, tag = "7")]
+    graph: Option<GraphPlaces>,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+struct GraphPlaces {
+    #[prost(message, repeated, tag = "5")]
+    initializer: Vec<TensorPlace>,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+struct TensorPlace {
+    /// 0: in the file, 1: in another one.
+    #[prost(int32, tag = "14")]
+    data_location: i32,
+}
+
+impl WeightPlaces {
+    fn any_external(&self) -> bool {
+        let weights = self.graph.iter().flat_map(|g| &g.initializer);
+        weights.into_iter().any(|w| w.data_location != 0)
+    }
+}
+
 fn tensor_info(value: &ValueInfoProto) -> TensorInfo {
     let tensor = value.r#type.as_ref().and_then(|t| t.tensor_type.as_ref());
     let axis = |value: &Option<DimensionValue>| match value {
@@ -263,6 +301,19 @@ mod tests {
         assert!(decode_probe(&encode_probe(&rows), 4).is_err());
         assert!(decode_probe("not base64!", 3).is_err());
         assert!(decode_probe("", 3).is_err());
+    }
+
+    #[test]
+    fn weights_elsewhere_are_seen() {
+        let places = |data_location| {
+            let initializer = vec![
+                TensorPlace { data_location: 0 },
+                TensorPlace { data_location },
+            ];
+            let graph = Some(GraphPlaces { initializer });
+            WeightPlaces { graph }.any_external()
+        };
+        assert!(places(1) && !places(0));
     }
 
     #[test]

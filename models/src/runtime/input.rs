@@ -2,9 +2,9 @@
 
 use std::path::Path;
 
+use super::RuntimeError;
 use super::file::{Axis, OnnxFile};
 use super::proto::DataType;
-use super::{RuntimeError, Tensor};
 use crate::card::{Element, InputSpec, Layout};
 
 /// The input that a file and its card agree on.
@@ -165,114 +165,54 @@ fn element_of(data_type: DataType) -> Option<Element> {
     }
 }
 
-/// Values as bytes: rounded, and held to 0..=255.
-pub(super) fn to_u8(values: &[f32]) -> Vec<u8> {
+/// Writes values as bytes: rounded, and held to 0..=255.
+pub(super) fn to_u8(values: &[f32], bytes: &mut Vec<u8>) {
+    bytes.clear();
     // `as` saturates.
-    values.iter().map(|v| v.round() as u8).collect()
+    bytes.extend(values.iter().map(|v| v.round() as u8));
 }
 
-/// Values as half precision.
-pub(super) fn to_f16(values: &[f32]) -> Vec<half::f16> {
-    values.iter().map(|&v| half::f16::from_f32(v)).collect()
+/// Writes values as half precision.
+pub(super) fn to_f16(values: &[f32], halves: &mut Vec<half::f16>) {
+    halves.clear();
+    halves.extend(values.iter().map(|&v| half::f16::from_f32(v)));
 }
 
-/// Named outputs of one run.
-pub(super) type Outputs = Vec<(String, Tensor)>;
-
-/// Joins the outputs of consecutive chunks along their first axis, keeping the first `batch` rows where a chunk was
-/// filled up. An output whose first axis isn't the chunk's batch cannot be joined and is an error if there are several.
-pub(super) fn join(chunks: Vec<Outputs>, chunk: usize, batch: usize) -> Result<Outputs, String> {
-    if chunks.len() == 1 && chunk == batch {
-        return Ok(chunks.into_iter().next().unwrap_or_default());
-    }
-    let mut joined: Outputs = Vec::new();
-    for (index, outputs) in chunks.into_iter().enumerate() {
-        let keep = chunk.min(batch - index * chunk);
-        for (position, (name, mut tensor)) in outputs.into_iter().enumerate() {
-            if tensor.shape.first() != Some(&chunk) {
-                return Err(format!(
-                    "output `{name}` has shape {:?}: its first axis is not the batch of {chunk}, so several batches cannot be joined",
-                    tensor.shape
-                ));
-            }
-            let row = tensor.data.len() / chunk;
-            tensor.data.truncate(keep * row);
-            tensor.shape[0] = keep;
-            match joined.get_mut(position) {
-                None => joined.push((name, tensor)),
-                Some((_, whole)) => {
-                    if whole.shape[1..] != tensor.shape[1..] {
-                        return Err(format!(
-                            "output `{name}` has shape {:?} in one batch and {:?} in another",
-                            whole.shape, tensor.shape
-                        ));
-                    }
-                    whole.shape[0] += keep;
-                    whole.data.extend_from_slice(&tensor.data);
-                }
-            }
-        }
-    }
-    Ok(joined)
-}
-
-/// Chunk number `index` of a batch, its last picture repeated where the batch ends early.
-pub(super) fn chunk_input(input: &[f32], len: usize, chunk: usize, index: usize) -> Vec<f32> {
+/// Writes chunk number `index` of a batch, its last picture repeated where the batch ends early.
+pub(super) fn chunk_input(
+    input: &[f32],
+    len: usize,
+    chunk: usize,
+    index: usize,
+    padded: &mut Vec<f32>,
+) {
     let start = index * chunk * len;
     let end = (start + chunk * len).min(input.len());
-    let mut padded = Vec::with_capacity(chunk * len);
+    padded.clear();
     padded.extend_from_slice(&input[start..end]);
-    let last = end - len..end;
     while padded.len() < chunk * len {
-        padded.extend_from_slice(&input[last.clone()]);
+        padded.extend_from_slice(&input[end - len..end]);
     }
-    padded
 }
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used)]
     use super::*;
 
     #[test]
-    fn chunks_are_filled_up_and_cut_again() {
+    fn the_last_chunk_is_filled_up_with_the_last_picture() {
         let input: Vec<f32> = (0..10).map(|v| v as f32).collect();
-        let chunks: Vec<Vec<f32>> = (0..2).map(|i| chunk_input(&input, 2, 3, i)).collect();
-        assert_eq!(chunks[1], [6.0, 7.0, 8.0, 9.0, 8.0, 9.0]);
-        let outputs = chunks
-            .into_iter()
-            .map(|data| {
-                vec![(
-                    "y".to_string(),
-                    Tensor {
-                        shape: vec![3, 2],
-                        data,
-                    },
-                )]
-            })
-            .collect();
-        let joined = join(outputs, 3, 5).unwrap();
-        assert_eq!(joined[0].1.shape, [5, 2]);
-        assert_eq!(joined[0].1.data, input);
-    }
-
-    #[test]
-    fn an_output_without_a_batch_axis_is_not_joined() {
-        let tensor = || Tensor {
-            shape: vec![7],
-            data: vec![0.0; 7],
-        };
-        let two = || {
-            vec![
-                vec![("n".to_string(), tensor())],
-                vec![("n".to_string(), tensor())],
-            ]
-        };
-        assert!(join(two(), 1, 2).unwrap_err().contains("`n`"));
+        let mut padded = Vec::new();
+        chunk_input(&input, 2, 3, 0, &mut padded);
+        assert_eq!(padded, input[..6]);
+        chunk_input(&input, 2, 3, 1, &mut padded);
+        assert_eq!(padded, [6.0, 7.0, 8.0, 9.0, 8.0, 9.0]);
     }
 
     #[test]
     fn bytes_are_rounded_and_held_in_range() {
-        assert_eq!(to_u8(&[-3.0, 0.4, 0.6, 254.7, 300.0]), [0, 0, 1, 255, 255]);
+        let mut bytes = vec![9];
+        to_u8(&[-3.0, 0.4, 0.6, 254.7, 300.0], &mut bytes);
+        assert_eq!(bytes, [0, 0, 1, 255, 255]);
     }
 }

@@ -1,120 +1,47 @@
 //! The only place that opens an ONNX file: training's evaluation, export's verification and the edge all come here.
 //!
 //! Two engines stand behind one trait: ONNX Runtime, loaded from a shared library at run time, and tract, which is
-//! linked in and needs nothing. Which one runs is decided by configuration and reported; a failure is an error and never
-//! becomes another engine.
+//! linked in and needs nothing. Which one runs is decided by configuration and reported ([`Status`]); a failure is an
+//! error and never becomes another engine or provider unless the configuration allows it.
 
+#[cfg(feature = "onnxruntime")]
+mod cache;
+mod config;
+#[cfg(feature = "onnxruntime")]
+mod device;
 mod embedder;
+mod error;
 pub mod file;
 mod input;
 pub mod library;
 #[cfg(feature = "onnxruntime")]
 mod onnxruntime;
+mod output;
+mod progress;
 pub mod proto;
+mod status;
+#[cfg(feature = "onnxruntime")]
+mod tensorrt;
 #[cfg(feature = "tract")]
 mod tract;
+#[cfg(feature = "onnxruntime")]
+mod warming;
 
-use std::fmt;
-use std::path::{Path, PathBuf};
-use std::str::FromStr;
+use std::path::Path;
 
-use serde::{Deserialize, Serialize};
-
+pub use config::{Backend, Precision, Provider, RuntimeConfig};
 pub use embedder::Embedder;
+pub use error::RuntimeError;
 pub use file::{OnnxFile, OnnxFileError};
+pub use output::Output;
+pub use progress::Progress;
+pub use status::{CacheUse, CachedFile, State, Status};
 
 use crate::card::{CardError, ModelCard};
-use crate::distance::NotFinite;
-use crate::preprocess::PreprocessError;
 use input::ImageInput;
 
-/// Engine that runs a model.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Backend {
-    /// ONNX Runtime if its library is found ([`library::find`]), else tract; decided before the model is opened.
-    #[default]
-    Auto,
-    /// tract, linked in.
-    Tract,
-    /// ONNX Runtime, from its shared library.
-    OnnxRuntime,
-}
-
-impl fmt::Display for Backend {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Backend::Auto => "auto",
-            Backend::Tract => "tract",
-            Backend::OnnxRuntime => "onnxruntime",
-        })
-    }
-}
-
-impl FromStr for Backend {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        match text {
-            "auto" => Ok(Backend::Auto),
-            "tract" => Ok(Backend::Tract),
-            "onnxruntime" => Ok(Backend::OnnxRuntime),
-            _ => Err(format!(
-                "backend must be auto, tract or onnxruntime, got `{text}`"
-            )),
-        }
-    }
-}
-
-/// Execution provider of ONNX Runtime.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Provider {
-    /// NVIDIA TensorRT.
-    TensorRt,
-    /// NVIDIA CUDA.
-    Cuda,
-    /// The processor.
-    Cpu,
-}
-
-impl fmt::Display for Provider {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Provider::TensorRt => "tensorrt",
-            Provider::Cuda => "cuda",
-            Provider::Cpu => "cpu",
-        })
-    }
-}
-
-/// How models are run.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct RuntimeConfig {
-    /// Engine.
-    pub backend: Backend,
-    /// ONNX Runtime's library, a file or a folder that holds it; found by [`library::find`] if absent.
-    pub library: Option<PathBuf>,
-    /// ONNX Runtime's execution providers in order of preference. tract runs on the processor whatever stands here.
-    pub providers: Vec<Provider>,
-    /// Whether a provider that cannot start may be passed over, with a warning and in the session's description.
-    pub fallback: bool,
-    /// Threads of one session, at least 1.
-    pub threads: usize,
-}
-
-impl Default for RuntimeConfig {
-    fn default() -> Self {
-        RuntimeConfig {
-            backend: Backend::Auto,
-            library: None,
-            providers: vec![Provider::Cpu],
-            fallback: false,
-            threads: 1,
-        }
-    }
-}
+/// Pictures that are embedded at once: bounds memory, and more gains nothing on a processor.
+const MAX_BATCH: usize = 32;
 
 /// A row-major tensor that came out of a model, its first axis the batch.
 #[derive(Clone, Debug, PartialEq)]
@@ -134,141 +61,40 @@ pub trait Session: Send {
     /// If `input` has another length, or the engine fails.
     fn run(&mut self, batch: usize, input: &[f32]) -> Result<Vec<(String, Tensor)>, RuntimeError>;
 
+    /// As [`Session::run`], but shows the outputs to `visit` once instead of copying them: they belong to the engine and
+    /// are gone when `visit` returns.
+    ///
+    /// # Errors
+    /// As [`Session::run`]; `visit` is then not called.
+    fn run_with(
+        &mut self,
+        batch: usize,
+        input: &[f32],
+        visit: &mut dyn FnMut(&[Output]),
+    ) -> Result<(), RuntimeError> {
+        let outputs = self.run(batch, input)?;
+        let shown: Vec<Output> = outputs
+            .iter()
+            .map(|(name, tensor)| Output {
+                name,
+                shape: &tensor.shape,
+                data: &tensor.data,
+            })
+            .collect();
+        visit(&shown);
+        Ok(())
+    }
+
     /// Engine, its version, providers and threads, for people.
     fn description(&self) -> String;
 
     /// The engine, never [`Backend::Auto`].
     fn backend(&self) -> Backend;
-}
 
-/// A model that cannot be opened or run.
-#[derive(Debug, thiserror::Error)]
-pub enum RuntimeError {
-    /// No card, or a broken one.
-    #[error(transparent)]
-    Card(#[from] CardError),
-    /// Not readable as ONNX.
-    #[error(transparent)]
-    File(#[from] OnnxFileError),
-    /// The input cannot be a picture.
-    #[error("{path}: the model's input is not an image: {reason}")]
-    NotImage {
-        /// Model.
-        path: PathBuf,
-        /// Why.
-        reason: String,
-    },
-    /// File and card contradict each other.
-    #[error(
-        "{path}: the card's {key} does not fit the file: the card says {card}, the file {file}"
-    )]
-    Mismatch {
-        /// Model.
-        path: PathBuf,
-        /// Key of the card.
-        key: &'static str,
-        /// What the file has.
-        file: String,
-        /// What the card says.
-        card: String,
-    },
-    /// The card is for another task.
-    #[error("{path}: the card's task is `{got}`, wanted `{want}`")]
-    Task {
-        /// Model.
-        path: PathBuf,
-        /// Task of the card.
-        got: &'static str,
-        /// Wanted.
-        want: &'static str,
-    },
-    /// ONNX Runtime's library is missing or unusable.
-    #[error(
-        "ONNX Runtime is not available: {reason}; set REID_ONNXRUNTIME to libonnxruntime.so.* (the `onnxruntime` Python wheel has one in its `capi` folder), or choose backend = \"tract\""
-    )]
-    Library {
-        /// Why.
-        reason: String,
-    },
-    /// Built without this engine.
-    #[error("this program was built without the feature `{backend}`: choose another backend")]
-    Disabled {
-        /// Engine.
-        backend: Backend,
-    },
-    /// An execution provider did not start.
-    #[error(
-        "{path}: execution provider `{provider}` cannot start: {reason}; remove it from runtime.providers, or allow the next one with runtime.fallback = true"
-    )]
-    Provider {
-        /// Model.
-        path: PathBuf,
-        /// Provider.
-        provider: Provider,
-        /// Why.
-        reason: String,
-    },
-    /// The engine does not take the model.
-    #[error("{path}: {backend} cannot load the model: {reason}")]
-    Load {
-        /// Model.
-        path: PathBuf,
-        /// Engine.
-        backend: Backend,
-        /// Why.
-        reason: String,
-    },
-    /// The engine failed on an input.
-    #[error("{path}: {backend} cannot run the model: {reason}")]
-    Run {
-        /// Model.
-        path: PathBuf,
-        /// Engine.
-        backend: Backend,
-        /// Why.
-        reason: String,
-    },
-    /// The caller's input has another size.
-    #[error("{path}: a batch of {batch} pictures is {want} numbers, got {got}")]
-    InputLength {
-        /// Model.
-        path: PathBuf,
-        /// Batch.
-        batch: usize,
-        /// Given elements.
-        got: usize,
-        /// Wanted elements.
-        want: usize,
-    },
-    /// The outputs are not what the card says.
-    #[error("{path}: {reason}")]
-    Output {
-        /// Model.
-        path: PathBuf,
-        /// What is wrong.
-        reason: String,
-    },
-    /// The model gave NaN or infinity.
-    #[error("{path}: the embedding of picture {picture} in the batch is broken: {source}")]
-    NotFinite {
-        /// Model.
-        path: PathBuf,
-        /// Which picture, from 0.
-        picture: usize,
-        /// Where.
-        source: NotFinite,
-    },
-    /// The probe in the metadata can't be read.
-    #[error("{path}: the probe in the file's metadata is broken: {reason}: export the model again")]
-    Probe {
-        /// Model.
-        path: PathBuf,
-        /// Why.
-        reason: String,
-    },
-    /// A picture can't become a tensor.
-    #[error(transparent)]
-    Preprocess(#[from] PreprocessError),
+    /// What it runs on now, and why, for programs. A session that says nothing runs on the processor as it should.
+    fn status(&self) -> Status {
+        Status::on_processor(self.backend(), vec![Provider::Cpu])
+    }
 }
 
 /// Decides the engine: [`Backend::Auto`] becomes one of the two others.
@@ -296,33 +122,128 @@ pub fn decide(config: &RuntimeConfig) -> Result<Backend, RuntimeError> {
 
 /// Opens a model as its card describes it.
 ///
+/// With `fallback` a TensorRT engine that isn't in the cache is built in the background while the next provider serves;
+/// without it this call waits for the engine, and says every few seconds in the log that it does.
+///
 /// # Errors
-/// If the file isn't ONNX, its input isn't the image the card describes, or the engine doesn't take it.
+/// If the file isn't ONNX, its input isn't the image the card describes, the configuration contradicts itself, its cache
+/// can't be written to, or the engine doesn't take the model.
 pub fn open(
     path: &Path,
     card: &ModelCard,
     config: &RuntimeConfig,
 ) -> Result<Box<dyn Session>, RuntimeError> {
-    open_described(path, &OnnxFile::read(path)?, card, config)
+    open_with_progress(path, card, config, &log_progress)
 }
 
-/// As [`open`], for a file whose description has been read.
+/// As [`open`]; `report` is told every few seconds, from another thread, that a long opening goes on.
+///
+/// # Errors
+/// As [`open`].
+pub fn open_with_progress(
+    path: &Path,
+    card: &ModelCard,
+    config: &RuntimeConfig,
+    report: &(dyn Fn(&Progress) + Sync),
+) -> Result<Box<dyn Session>, RuntimeError> {
+    open_described(path, &OnnxFile::read(path)?, card, config, report)
+}
+
+fn log_progress(progress: &Progress) {
+    tracing::info!("{progress}");
+}
+
+/// As [`open_with_progress`], for a file whose description has been read.
 fn open_described(
     path: &Path,
     file: &OnnxFile,
     card: &ModelCard,
     config: &RuntimeConfig,
+    report: &(dyn Fn(&Progress) + Sync),
 ) -> Result<Box<dyn Session>, RuntimeError> {
+    config.check()?;
     let input = ImageInput::check(file, &card.input, path)?;
     let session: Box<dyn Session> = match decide(config)? {
         #[cfg(feature = "tract")]
         Backend::Tract => Box::new(tract::TractSession::open(path, input, config)?),
         #[cfg(feature = "onnxruntime")]
-        Backend::OnnxRuntime => Box::new(onnxruntime::OrtSession::open(path, input, config)?),
+        Backend::OnnxRuntime => {
+            let model = onnxruntime::Model {
+                path,
+                file,
+                card,
+                input: &input,
+                config,
+                pass_over: config.fallback,
+            };
+            if config.fallback && onnxruntime::must_build(model)? {
+                Box::new(warm_up(model)?)
+            } else {
+                progress::reporting_progress(path, config.wanted(), report, || {
+                    onnxruntime::OrtSession::open(model)
+                })
+                .map(Box::new)?
+            }
+        }
         backend => return Err(RuntimeError::Disabled { backend }),
     };
     tracing::info!(model = %path.display(), engine = session.description(), "model opened");
     Ok(session)
+}
+
+/// Serves on the providers after TensorRT while its engine is built.
+#[cfg(feature = "onnxruntime")]
+fn warm_up(model: onnxruntime::Model) -> Result<warming::Warming, RuntimeError> {
+    let config = model.config;
+    let meanwhile = RuntimeConfig {
+        providers: config.providers[1..].to_vec(),
+        precision: Precision::Fp32,
+        calibration: None,
+        ..config.clone()
+    };
+    let serving = onnxruntime::OrtSession::open(onnxruntime::Model {
+        config: &meanwhile,
+        ..model
+    })?;
+    let (path, file, card) = (
+        model.path.to_path_buf(),
+        model.file.clone(),
+        model.card.clone(),
+    );
+    let (input, wanted) = (model.input.clone(), config.clone());
+    let build = move || -> Result<Box<dyn Session>, RuntimeError> {
+        let model = onnxruntime::Model {
+            path: &path,
+            file: &file,
+            card: &card,
+            input: &input,
+            config: &wanted,
+            pass_over: true,
+        };
+        let opened =
+            progress::reporting_progress(&path, Provider::TensorRt, &log_progress, || {
+                onnxruntime::OrtSession::open(model)
+            })?;
+        match opened.status() {
+            // The same again as what serves already.
+            Status {
+                fallback: true,
+                reason,
+                ..
+            } => Err(RuntimeError::Provider {
+                path: path.clone(),
+                provider: Provider::TensorRt,
+                reason: reason.unwrap_or_default(),
+            }),
+            _ => Ok(Box::new(opened)),
+        }
+    };
+    Ok(warming::Warming::start(
+        Box::new(serving),
+        model.path,
+        config.providers.clone(),
+        build,
+    ))
 }
 
 /// Reads a model's card: from the file's metadata, else from `FILE.onnx.card.json` beside it.

@@ -7,8 +7,9 @@ use std::sync::Arc;
 use rayon::prelude::*;
 use tract_onnx::prelude::*;
 
-use super::input::{ImageInput, Outputs, chunk_input, join, to_f16, to_u8};
-use super::{Backend, RuntimeConfig, RuntimeError, Session, Tensor as Output};
+use super::input::{ImageInput, chunk_input, to_f16, to_u8};
+use super::output::{Outputs, join};
+use super::{Backend, Provider, RuntimeConfig, RuntimeError, Session, Status, Tensor as Output};
 use crate::card::Element;
 
 /// A model optimised for one batch size: the file's, else 1. Larger batches cost tract more time per picture than
@@ -22,6 +23,7 @@ pub(super) struct TractSession {
     /// `None` if one thread is wanted: the caller's own.
     pool: Option<rayon::ThreadPool>,
     threads: usize,
+    status: Status,
 }
 
 impl TractSession {
@@ -35,6 +37,7 @@ impl TractSession {
             backend: Backend::Tract,
             reason,
         };
+        let status = status(path, config)?;
         let chunk = input.fixed_batch.unwrap_or(1);
         // A damaged file can trip an assertion inside the engine; that is the file's fault and must not end the program.
         let (plan, outputs) = catch_unwind(AssertUnwindSafe(|| load(path, &input, chunk)))
@@ -58,6 +61,7 @@ impl TractSession {
             plan,
             pool,
             threads,
+            status,
         })
     }
 
@@ -65,8 +69,16 @@ impl TractSession {
         let shape = self.input.shape(self.chunk);
         let tensor = match self.input.element {
             Element::F32 => Tensor::from_shape(&shape, input)?,
-            Element::F16 => Tensor::from_shape(&shape, &to_f16(input))?,
-            Element::U8 => Tensor::from_shape(&shape, &to_u8(input))?,
+            Element::F16 => {
+                let mut halves = Vec::with_capacity(input.len());
+                to_f16(input, &mut halves);
+                Tensor::from_shape(&shape, &halves)?
+            }
+            Element::U8 => {
+                let mut bytes = Vec::with_capacity(input.len());
+                to_u8(input, &mut bytes);
+                Tensor::from_shape(&shape, &bytes)?
+            }
         };
         let made = self.plan.run(tvec!(tensor.into_tvalue()))?;
         self.outputs
@@ -82,6 +94,26 @@ impl TractSession {
             })
             .collect()
     }
+}
+
+/// tract runs on the processor: a configuration that wants a GPU must allow that.
+fn status(path: &Path, config: &RuntimeConfig) -> Result<Status, RuntimeError> {
+    let mut status = Status::on_processor(Backend::Tract, config.providers.clone());
+    let wanted = config.wanted();
+    if wanted != Provider::Cpu {
+        let reason = "tract runs on the processor only, and ONNX Runtime is not in use".to_string();
+        if !config.fallback {
+            return Err(RuntimeError::Provider {
+                path: path.to_path_buf(),
+                provider: wanted,
+                reason,
+            });
+        }
+        tracing::warn!(model = %path.display(), provider = %wanted, reason, "execution provider passed over");
+        status.fallback = true;
+        status.reason = Some(format!("{wanted}: {reason}"));
+    }
+    Ok(status)
 }
 
 fn load(
@@ -126,7 +158,11 @@ impl Session for TractSession {
             let whole = index * self.chunk * len..(index + 1) * self.chunk * len;
             match input.get(whole) {
                 Some(chunk) => self.run_chunk(chunk),
-                None => self.run_chunk(&chunk_input(input, len, self.chunk, index)),
+                None => {
+                    let mut padded = Vec::with_capacity(self.chunk * len);
+                    chunk_input(input, len, self.chunk, index, &mut padded);
+                    self.run_chunk(&padded)
+                }
             }
         };
         let count = batch.div_ceil(self.chunk);
@@ -146,5 +182,9 @@ impl Session for TractSession {
 
     fn backend(&self) -> Backend {
         Backend::Tract
+    }
+
+    fn status(&self) -> Status {
+        self.status.clone()
     }
 }

@@ -10,10 +10,15 @@ use reid_models::picture::Pixels;
 use reid_models::preprocess::PixelBox;
 use reid_models::runtime::proto::DataType;
 use reid_models::runtime::{
-    self, Backend, Embedder, Provider, RuntimeConfig, RuntimeError, library,
+    self, Backend, Embedder, Provider, RuntimeConfig, RuntimeError, Session, library,
 };
 
 use crate::tiny_onnx::Tiny;
+
+mod borrowed;
+mod cache;
+mod fallback;
+mod memory;
 
 const SIZE: usize = 8;
 
@@ -54,6 +59,20 @@ pub(crate) fn engines(test: &str) -> Vec<RuntimeConfig> {
         println!("skipped: {test} with ONNX Runtime (no library found, set REID_ONNXRUNTIME)");
     }
     engines
+}
+
+/// ONNX Runtime on the processor; `None`, and it is said, where the machine has no library.
+pub(crate) fn onnxruntime(test: &str) -> Option<RuntimeConfig> {
+    let found = engines(test).into_iter();
+    found.rev().find(|c| c.backend == Backend::OnnxRuntime)
+}
+
+/// Opens a file that carries its card.
+pub(crate) fn opened(
+    path: &Path,
+    config: &RuntimeConfig,
+) -> Result<Box<dyn Session>, RuntimeError> {
+    runtime::open(path, &runtime::read_card(path)?, config)
 }
 
 fn colours(n: usize) -> Vec<RgbImage> {
@@ -298,45 +317,6 @@ fn damaged_files_are_errors_in_every_engine() {
             err.to_string().contains(&config.backend.to_string()),
             "{err}"
         );
-    }
-}
-
-#[test]
-fn a_provider_that_cannot_start_is_an_error_unless_fallback_is_allowed() {
-    let test = "a_provider_that_cannot_start_is_an_error_unless_fallback_is_allowed";
-    if engines(test).len() < 3 {
-        return;
-    }
-    let dir = tempfile::tempdir().unwrap();
-    let path = Tiny::new(&[0, 3, SIZE, SIZE], DataType::Float)
-        .pooled()
-        .write(dir.path(), &[0, 3], Some(&card(3)));
-    let mut config = RuntimeConfig {
-        backend: Backend::OnnxRuntime,
-        providers: vec![Provider::TensorRt, Provider::Cpu],
-        ..Default::default()
-    };
-    match Embedder::open(&path, &config) {
-        Ok(embedder) => assert!(embedder.description().contains("tensorrt")),
-        Err(err) => {
-            assert!(
-                matches!(
-                    err,
-                    RuntimeError::Provider {
-                        provider: Provider::TensorRt,
-                        ..
-                    }
-                ),
-                "{err}"
-            );
-            config.fallback = true;
-            let embedder = Embedder::open(&path, &config).unwrap();
-            assert!(
-                embedder.description().contains("on cpu"),
-                "{}",
-                embedder.description()
-            );
-        }
     }
 }
 
