@@ -44,7 +44,8 @@ impl Latencies {
             return;
         }
         let ms = (secs.clamp(0.0, LONGEST_SECS) * 1e3).ceil() as usize;
-        self.counts[ms.min(self.counts.len() - 1)] += 1;
+        let last = self.counts.len() - 1;
+        self.counts[ms.min(last)] += 1;
         self.total += 1;
     }
 

@@ -28,3 +28,4 @@ pub mod serve;
 pub mod service;
 pub mod track;
 pub mod types;
+pub mod warm;

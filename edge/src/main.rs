@@ -7,12 +7,13 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 use reid_edge::check::Level;
-use reid_edge::config::{ConfigErrors, EdgeConfig, explain};
+use reid_edge::config::{ConfigErrors, EdgeConfig, LogFormat, explain};
 use reid_edge::harvest::{self, HarvestOptions};
 use reid_edge::replay::{self, ReplayArgs};
 use reid_edge::search::{self, SearchArgs};
+use reid_edge::run::{self, RunError, Signals};
 use reid_edge::serve::ServeError;
-use reid_edge::{check, run};
+use reid_edge::{bench, check, warm};
 use serde::Serialize;
 
 /// Live person re-identification on camera streams.
@@ -80,6 +81,19 @@ enum Command {
         #[arg(long, default_value_t = 4)]
         min_per_tracklet: usize,
     },
+    /// Build ahead what makes a first start slow: engines and optimised models, into `[runtime] cache`.
+    Warm {
+        #[command(flatten)]
+        common: Common,
+    },
+    /// How fast is this device with this configuration? Frames/s, milliseconds per stage, memory.
+    Bench {
+        #[command(flatten)]
+        common: Common,
+        /// Longest time to measure.
+        #[arg(long, default_value_t = 30.0)]
+        seconds: f64,
+    },
     /// Recorded files through the whole pipeline, with scores where there is truth.
     Replay(ReplayArgs),
     /// Who is on this picture? Looks a person up in the gallery.
@@ -127,13 +141,6 @@ fn failed(e: impl std::fmt::Display) -> Failure {
 fn main() -> ExitCode {
     // clap itself exits with code 2 on bad usage.
     let cli = Cli::parse();
-    let filter = tracing_subscriber::EnvFilter::try_from_default_env()
-        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info,ort=warn,tract=warn"));
-    tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr)
-        .with_ansi(std::io::stderr().is_terminal())
-        .init();
     match execute(cli.command) {
         Ok(()) => ExitCode::SUCCESS,
         Err(Failure::Failed(reason)) => {
@@ -147,30 +154,91 @@ fn main() -> ExitCode {
     }
 }
 
+/// The log on standard error, in the form that the configuration wants.
+fn log(format: LogFormat) {
+    let filter = tracing_subscriber::EnvFilter::try_from_default_env()
+        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info,ort=warn,tract=warn"));
+    let log = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal());
+    match format {
+        LogFormat::Text => log.init(),
+        LogFormat::Json => log.json().init(),
+    }
+}
+
+/// Reads the configuration, and begins the log as it says.
+fn load(common: &Common) -> Result<EdgeConfig, Failure> {
+    let config = EdgeConfig::load(&common.config)?;
+    log(config.log.format);
+    Ok(config)
+}
+
 fn execute(command: Command) -> Result<(), Failure> {
     match command {
-        Command::Replay(args) => Ok(replay::run(&args)?),
-        Command::Search(args) => Ok(search::run(&args)?),
+        Command::Replay(args) => {
+            log(LogFormat::Text);
+            Ok(replay::run(&args)?)
+        }
+        Command::Search(args) => {
+            log(LogFormat::Text);
+            Ok(search::run(&args)?)
+        }
         Command::Run { common, seconds } => {
-            let config = EdgeConfig::load(&common.config)?;
-            let stop = run::stop_on_signals().map_err(failed)?;
-            let summary =
-                run::run(&config, positive("seconds", seconds)?, &stop).map_err(failed)?;
+            let config = load(&common)?;
+            let signals = Signals::listen().map_err(failed)?;
+            let seconds = positive("seconds", seconds)?;
+            let summary = run::run(&config, seconds, &signals).map_err(|e| match e {
+                RunError::Serve(e) => Failure::from(anyhow::Error::from(e)),
+                e => failed(e),
+            })?;
             if common.json {
-                print_json(&summary)
-            } else {
-                eprintln!(
-                    "{} frames in {:.1} s ({:.1} frames/s), {} tracklets, {} identities in the gallery",
-                    summary.frames,
-                    summary.seconds,
-                    summary.fps,
-                    summary.tracklets,
-                    summary.identities
-                );
-                Ok(())
+                return print_json(&summary);
             }
+            eprintln!(
+                "{} frames in {:.1} s ({:.1} frames/s), {} replaced for lack of time, {} tracklets, {} identities in the gallery",
+                summary.frames,
+                summary.seconds,
+                summary.fps,
+                summary.replaced,
+                summary.tracklets,
+                summary.identities
+            );
+            Ok(())
+        }
+        Command::Bench { common, seconds } => {
+            let config = load(&common)?;
+            let signals = Signals::listen().map_err(failed)?;
+            let seconds = positive("seconds", Some(seconds))?.unwrap_or(30.0);
+            let report = bench::bench(&config, seconds, &signals).map_err(failed)?;
+            if common.json {
+                return print_json(&report);
+            }
+            print!("{}", bench::for_people(&report));
+            Ok(())
+        }
+        Command::Warm { common } => {
+            let config = load(&common)?;
+            let report = warm::warm(&warm::configured(&config), &|progress| {
+                eprintln!("{progress}");
+            });
+            if common.json {
+                print_json(&report)?;
+            } else {
+                print!("{report}");
+            }
+            let bad = report.models.iter().filter(|m| !m.ok).count();
+            if bad > 0 {
+                return Err(Failure::Failed(format!(
+                    "{bad} of {} models are not ready",
+                    report.models.len()
+                )));
+            }
+            Ok(())
         }
         Command::Check { common, wait } => {
+            log(LogFormat::Text);
             let wait = positive("wait", Some(wait))?.unwrap_or(10.0);
             let report = check::check_file(&common.config, Duration::from_secs_f64(wait))?;
             if common.json {
@@ -230,7 +298,7 @@ fn execute(command: Command) -> Result<(), Failure> {
             max_per_tracklet,
             min_per_tracklet,
         } => {
-            let config = EdgeConfig::load(&common.config)?;
+            let config = load(&common)?;
             let options = HarvestOptions {
                 out,
                 seconds: positive("seconds", seconds)?,
@@ -238,8 +306,8 @@ fn execute(command: Command) -> Result<(), Failure> {
                 max_per_tracklet,
                 min_per_tracklet,
             };
-            let stop = run::stop_on_signals().map_err(failed)?;
-            let done = harvest::harvest(&config, &options, &stop).map_err(failed)?;
+            let signals = Signals::listen().map_err(failed)?;
+            let done = harvest::harvest(&config, &options, &signals.stop).map_err(failed)?;
             if common.json {
                 print_json(&done)
             } else {

@@ -3,7 +3,6 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use image::RgbImage;
 use reid_models::picture::Picture;
 use reid_models::preprocess::PixelBox;
 use serde::{Deserialize, Serialize};

@@ -9,7 +9,7 @@ pub(super) fn look(config: &EdgeConfig) -> Option<Finding> {
     if !config.serve.enabled {
         return None;
     }
-    let outcome = match serve::spawn(&config.serve, &config.base, Hub::new(Vec::new())) {
+    let outcome = match serve::spawn(&config.serve, &config.base, Hub::new(Vec::new()), None) {
         Err(e) => Err(e.to_string()),
         Ok(page) => {
             let address = page.addr();

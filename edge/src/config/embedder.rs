@@ -86,15 +86,16 @@ impl EmbedderConfig {
 
     /// What the runtime is told.
     pub fn runtime(&self) -> RuntimeConfig {
-        // The update syntax lets the runtime grow fields.
-        #[allow(clippy::needless_update)]
         RuntimeConfig {
             backend: self.backend,
             library: self.library.clone(),
             providers: self.providers.clone(),
             fallback: self.fallback,
             threads: self.threads,
-            ..RuntimeConfig::default()
+            device: self.device,
+            precision: self.precision,
+            calibration: self.calibration.clone(),
+            cache: self.cache.clone(),
         }
     }
 }

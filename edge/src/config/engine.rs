@@ -14,19 +14,6 @@ pub struct RuntimeSection {
     pub cache: Option<PathBuf>,
 }
 
-/// Numbers that a TensorRT engine calculates with.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Precision {
-    /// 32-bit floats.
-    #[default]
-    Fp32,
-    /// 16-bit floats where that is faster.
-    Fp16,
-    /// 8-bit integers where that is faster, by a calibration table or the model's own scales.
-    Int8,
-}
-
 /// How many sessions `wanted` means; 0 is for us to decide.
 pub(super) fn sessions(wanted: usize, providers: &[Provider]) -> usize {
     if wanted > 0 {

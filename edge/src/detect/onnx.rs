@@ -147,6 +147,11 @@ impl OnnxDetector {
         Ok(all)
     }
 
+    /// What the runtime says of itself now.
+    pub fn status(&self) -> runtime::Status {
+        self.session.status()
+    }
+
     /// The file's card.
     pub fn card(&self) -> &ModelCard {
         &self.card
@@ -266,7 +271,7 @@ fn fit(
     tensor: &mut [f32],
 ) -> Result<(Letterbox, (usize, usize)), DetectError> {
     let letterbox = preprocess.run_into(&*frame.picture, None, tensor)?;
-    Ok((letterbox, (picture.width, picture.height)))
+    Ok((letterbox, frame.picture.size()))
 }
 
 /// (height, width).

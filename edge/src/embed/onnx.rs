@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use reid_models::picture::Pixels;
 use reid_models::preprocess::PixelBox;
-use reid_models::runtime::Embedder;
+use reid_models::runtime::{Embedder, Status};
 
 use super::{Appearance, EmbedError, all_finite};
 use crate::config::EmbedderConfig;
@@ -67,6 +67,15 @@ impl Appearance for Onnx {
 
     fn thresholds(&self) -> BTreeMap<String, f32> {
         self.embedder.card().thresholds.clone()
+    }
+
+    fn most(&self) -> usize {
+        // A file of fixed batch is filled up when it gets fewer: more than that is run one after the other.
+        self.embedder.fixed_batch().unwrap_or(usize::MAX)
+    }
+
+    fn status(&self) -> Option<Status> {
+        Some(self.embedder.status())
     }
 
     fn description(&self) -> String {

@@ -11,7 +11,6 @@ mod sink;
 mod teller;
 mod upkeep;
 
-use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -159,7 +158,7 @@ pub fn run_by(
         }
     };
     let live = Arc::new(LiveCameras::new(clock.clone(), Arc::new(on_state))?);
-    live.set_clock_tolerance(config.health.clock_offset_secs);
+    live.set_clock_offset_secs(config.health.clock_offset_secs);
     // Cameras connect while the models are opened.
     let fleet = Fleet::open(config, live.clone(), hub.clone())?;
     let feed = live.clone();

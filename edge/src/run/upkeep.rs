@@ -115,7 +115,7 @@ impl Run<'_> {
                 failed.push(e);
             }
         }
-        self.live.set_clock_tolerance(new.health.clock_offset_secs);
+        self.live.set_clock_offset_secs(new.health.clock_offset_secs);
         // What needs a restart stays as it is, so that the next reload still sees the difference.
         self.config.cameras = new.cameras;
         self.config.tracker = new.tracker;

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use super::file::OnnxFile;
+use super::file::{Axis, OnnxFile};
 use super::{
     MAX_BATCH, Output, RuntimeConfig, RuntimeError, Session, Status, log_progress, open_described,
 };
@@ -16,6 +16,7 @@ pub struct Embedder {
     path: PathBuf,
     card: ModelCard,
     width: usize,
+    fixed_batch: Option<usize>,
     /// Position of the embedding among the file's outputs.
     output: usize,
     preprocess: Preprocess,
@@ -62,6 +63,10 @@ impl Embedder {
         Ok(Embedder {
             path: path.to_path_buf(),
             width,
+            fixed_batch: match file.inputs.first().and_then(|i| i.shape.as_ref()?.first()) {
+                Some(Axis::Fixed(n)) => Some(*n),
+                _ => card.input.fixed_batch,
+            },
             output,
             preprocess: Preprocess::new(&card.input),
             session,
@@ -73,6 +78,11 @@ impl Embedder {
     /// The model's card.
     pub fn card(&self) -> &ModelCard {
         &self.card
+    }
+
+    /// Pictures that the file takes at a time, exactly; `None`: any number.
+    pub fn fixed_batch(&self) -> Option<usize> {
+        self.fixed_batch
     }
 
     /// Width of an embedding.
