@@ -144,7 +144,7 @@ def main():
                     d["naive"].append(planes_first(c, box, h, w, 0.0) - ref)
                     d["nearest"].append(resize(near, box, h, w) - ref)
                     if (h, w) == OUTPUTS[0] or siting == usual:
-                        out[f"{name}.{siting}.{k}.{h}x{w}"] = ref.astype(np.float32)
+                        out[f"{name}.{siting}.{k}.{h}x{w}"] = np.ascontiguousarray(ref, np.float32)
             row = [f"{name:23s} {siting:6s}"]
             for way in ("planes", "naive", "nearest"):
                 e = abs(np.concatenate([x.ravel() for x in d[way]]))
