@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, bail};
+use anyhow::Context;
 use reid_models::files;
 
 use crate::config::EdgeConfig;
@@ -25,7 +25,7 @@ use crate::serve::{self, FrameView, Hub, ServerHandle, paint, short};
 use crate::types::{CameraIndex, Decision, IdentityId, Ltrb, TrackletId};
 
 use report::for_people;
-pub use report::{AllScores, CameraReport, ReplayReport};
+pub use report::{AllScores, BetweenCameras, CameraReport, PairReport, ReplayReport};
 use tell::publish;
 
 /// Command line of `replay`.
@@ -34,7 +34,8 @@ pub struct ReplayArgs {
     /// Configuration whose cameras are files.
     #[arg(long, default_value = "edge.toml")]
     pub config: PathBuf,
-    /// Folder with the truth, CAMERA.txt in MOTChallenge format, ids shared by all cameras.
+    /// Folder with the truth: CAMERA.txt or CAMERA/gt/gt.txt (MOTChallenge), or ground_truth.txt (AI City); ids are
+    /// shared by all cameras.
     #[arg(long, value_name = "DIR")]
     pub gt: Option<PathBuf>,
     /// Folder that results are written to, CAMERA.txt in MOTChallenge format.
@@ -127,7 +128,7 @@ fn play(
     let truth = args
         .gt
         .as_ref()
-        .map(|dir| read_truth(dir, &names))
+        .map(|dir| score::read_truth_folder(dir, &names).context("--gt"))
         .transpose()?;
     for dir in [&args.results, &args.overlay].into_iter().flatten() {
         files::create_dir(dir)?;
@@ -241,27 +242,6 @@ impl Feed for Recorded {
     }
 }
 
-fn read_truth(dir: &Path, names: &[String]) -> anyhow::Result<Vec<Vec<Row>>> {
-    if !dir.is_dir() {
-        bail!(
-            "--gt {}: no such folder; it needs one MOTChallenge file per camera: {}",
-            dir.display(),
-            names
-                .iter()
-                .map(|n| format!("{n}.txt"))
-                .collect::<Vec<_>>()
-                .join(", ")
-        );
-    }
-    names
-        .iter()
-        .map(|name| {
-            score::read_truth(&dir.join(format!("{name}.txt")))
-                .with_context(|| format!("truth of camera {name} (--gt {})", dir.display()))
-        })
-        .collect()
-}
-
 impl Record {
     fn frame(&mut self, analysed: &AnalysedFrame) {
         let frame = &analysed.frame;
@@ -332,22 +312,20 @@ impl Record {
             }
             all
         });
-        let scores = truth.as_ref().map(|truth| {
-            let pairs: Vec<(&[Row], &[Row])> = truth
+        let site = truth.as_ref().map(|truth| {
+            let rows: Vec<(&[Row], &[Row])> = truth
                 .iter()
                 .zip(results)
                 .map(|(t, r)| (t.as_slice(), r.as_slice()))
                 .collect();
-            score::score_in_sequence(&pairs).into()
+            score::score_site(&rows)
         });
         let cameras = config
             .camera_names()
             .into_iter()
             .enumerate()
             .map(|(i, name)| {
-                let scores = truth
-                    .as_ref()
-                    .map(|t| score::score(&t[i], &results[i]).into());
+                let scores = site.as_ref().map(|s| s.cameras[i].into());
                 let frames = self.analysed[i].len() as u64;
                 (name, CameraReport { scores, frames })
             })
@@ -360,7 +338,10 @@ impl Record {
         }
         let frames: u64 = self.analysed.iter().map(|a| a.len() as u64).sum();
         ReplayReport {
-            scores,
+            scores: site.as_ref().map(|s| s.all.into()),
+            between: site
+                .as_ref()
+                .map(|s| BetweenCameras::new(s, &config.camera_names())),
             frames,
             fps: frames as f64 / seconds.max(1e-9),
             seconds,

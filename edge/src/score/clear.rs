@@ -1,9 +1,8 @@
 //! CLEAR MOT: misses, false positives, switches.
 
-use std::collections::HashMap;
-
-use super::FramePair;
-use crate::track::hungarian;
+use super::MIN_IOU;
+use super::frames::FramePair;
+use super::matching::{Edge, Matcher};
 
 /// What was counted.
 #[derive(Clone, Copy, Debug, Default)]
@@ -16,43 +15,80 @@ pub(super) struct Counts {
 }
 
 /// Counts frame after frame, remembering which result id each true id had last.
-#[derive(Default)]
 pub(super) struct Clear {
-    last: HashMap<i64, i64>,
+    last: Vec<Option<u32>>,
     counts: Counts,
+    matched: Vec<(usize, usize)>,
+    edges: Vec<Edge>,
+    row_free: Vec<bool>,
+    column_free: Vec<bool>,
+    matcher: Matcher,
 }
 
 impl Clear {
-    /// One frame; `distance` is true boxes x result boxes.
-    pub(super) fn update(&mut self, pair: &FramePair, distance: &[Option<f64>]) {
+    pub(super) fn new(people: usize) -> Self {
+        Clear {
+            last: vec![None; people],
+            counts: Counts::default(),
+            matched: Vec::new(),
+            edges: Vec::new(),
+            row_free: Vec::new(),
+            column_free: Vec::new(),
+            matcher: Matcher::default(),
+        }
+    }
+
+    /// One frame; returns which true box (first) was found by which result box (second), one to one.
+    pub(super) fn update(&mut self, pair: &FramePair) -> &[(usize, usize)] {
         let (rows, columns) = (pair.truth.len(), pair.results.len());
-        let mut row_free = vec![true; rows];
-        let mut column_free = vec![true; columns];
+        for (free, len) in [(&mut self.row_free, rows), (&mut self.column_free, columns)] {
+            free.clear();
+            free.resize(len, true);
+        }
+        self.matched.clear();
         // A match of an earlier frame is kept as long as the boxes still overlap enough.
-        for (i, truth) in pair.truth.iter().enumerate() {
-            let Some(previous) = self.last.get(&truth.id) else {
+        for (i, person) in pair.truth.iter().enumerate() {
+            let Some(previous) = self.last[*person as usize] else {
                 continue;
             };
-            let kept = (0..columns).find(|&j| column_free[j] && pair.results[j].id == *previous);
+            let kept = (0..columns).find(|&j| self.column_free[j] && pair.results[j] == previous);
             if let Some(j) = kept
-                && distance[i * columns + j].is_some()
+                && distance(pair, i, j).is_some()
             {
-                row_free[i] = false;
-                column_free[j] = false;
+                self.row_free[i] = false;
+                self.column_free[j] = false;
+                self.matched.push((i, j));
             }
         }
-        for (i, j) in closest_pairs(distance, columns, &row_free, &column_free) {
-            let (truth, result) = (pair.truth[i].id, pair.results[j].id);
-            if self.last.insert(truth, result).is_some_and(|p| p != result) {
+        // Then as many pairs as possible, with the least sum of distances: one pair more outweighs all distances.
+        let pair_weight = 1.0 + rows.min(columns) as f64;
+        self.edges.clear();
+        for i in (0..rows).filter(|i| self.row_free[*i]) {
+            for j in (0..columns).filter(|j| self.column_free[*j]) {
+                if let Some(distance) = distance(pair, i, j) {
+                    self.edges.push(Edge {
+                        row: i,
+                        column: j,
+                        weight: pair_weight - distance,
+                    });
+                }
+            }
+        }
+        let found = self.matcher.solve(rows, columns, &self.edges);
+        for (i, j) in found.iter().enumerate() {
+            let Some(j) = *j else { continue };
+            let (person, identity) = (pair.truth[i], pair.results[j]);
+            let before = self.last[person as usize].replace(identity);
+            if before.is_some_and(|p| p != identity) {
                 self.counts.switches += 1;
             }
-            row_free[i] = false;
-            column_free[j] = false;
+            self.matched.push((i, j));
         }
         self.counts.objects += rows;
         self.counts.predictions += columns;
-        self.counts.misses += row_free.iter().filter(|f| **f).count();
-        self.counts.false_positives += column_free.iter().filter(|f| **f).count();
+        self.counts.misses += rows - self.matched.len();
+        self.counts.false_positives += columns - self.matched.len();
+        &self.matched
     }
 
     pub(super) fn counts(&self) -> Counts {
@@ -60,26 +96,8 @@ impl Clear {
     }
 }
 
-/// As many pairs as possible among the free rows and columns, with the least sum of distances.
-fn closest_pairs(
-    distance: &[Option<f64>],
-    columns: usize,
-    row_free: &[bool],
-    column_free: &[bool],
-) -> Vec<(usize, usize)> {
-    let free = |flags: &[bool]| -> Vec<usize> { (0..flags.len()).filter(|i| flags[*i]).collect() };
-    let (rows, cols) = (free(row_free), free(column_free));
-    if rows.is_empty() || cols.is_empty() {
-        return Vec::new();
-    }
-    let cost: Vec<f32> = rows
-        .iter()
-        .flat_map(|&i| cols.iter().map(move |&j| (i, j)))
-        .map(|(i, j)| distance[i * columns + j].map_or(f32::INFINITY, |d| d as f32))
-        .collect();
-    hungarian::solve(&cost, rows.len(), cols.len())
-        .into_iter()
-        .enumerate()
-        .filter_map(|(i, j)| j.map(|j| (rows[i], cols[j])))
-        .collect()
+/// `1 - IoU`, unless the boxes overlap too little.
+fn distance(pair: &FramePair, i: usize, j: usize) -> Option<f64> {
+    let distance = 1.0 - pair.iou(i, j);
+    (distance <= 1.0 - MIN_IOU).then_some(distance)
 }

@@ -1,24 +1,46 @@
 //! Scores of tracking with identities against truth: CLEAR MOT (Bernardin & Stiefelhagen 2008) and identity measures
-//! (Ristani et al. 2016), with the matching rules of `motmetrics` (py-motmetrics 1.4), so that the numbers agree.
+//! (Ristani et al. 2016), with the matching rules of `motmetrics` (py-motmetrics 1.4), and HOTA (Luiten et al. 2021) as
+//! TrackEval 1.3 computes it, so that the numbers agree.
 //!
-//! MOTA cannot see identity errors between cameras; IDF1 over all cameras can. Cameras are scored one by one and
-//! together: one after the other in time, with ids that all of them share.
+//! MOTA cannot see identity errors between cameras; IDF1 and HOTA over all cameras can, and the table of pairs of
+//! cameras says where they are. Cameras are scored one by one and together: one after the other in time, with ids that
+//! all of them share.
+//!
+//! A result on somebody whom the truth leaves out of account is a false positive; TrackEval's own reader of MOTChallenge
+//! would forgive it.
 
+mod aicity;
 mod clear;
+mod folder;
+mod frames;
+mod hota;
 mod identity;
+mod lines;
+mod links;
+mod matching;
 mod motchallenge;
+mod seqinfo;
 
-use std::collections::BTreeMap;
+use std::ops::Range;
 
 use serde::Serialize;
 
-pub use motchallenge::{MotError, Row, read_results, read_truth, write_results};
+pub use folder::read_truth_folder;
+pub use hota::{Hota, HotaAt, THRESHOLDS};
+pub use lines::BoxFileError;
+pub use links::PairScores;
+pub use motchallenge::{Row, read_results, read_truth, write_results};
+pub use seqinfo::SequenceInfo;
+
+use frames::Recording;
+use links::CameraLinks;
 
 /// Intersection over union from which a box counts as found.
 pub const MIN_IOU: f64 = 0.5;
 
-/// Scores of one camera, or of all. Ratios are 0..1 (`mota` may be negative); 0 where nothing can be divided.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
+/// Scores of one camera, or of all. Ratios are 0..1 (`mota` may be negative); 0 where nothing can be divided, but
+/// `loca` is 1 there, as in TrackEval.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct Scores {
     /// F1 of boxes under the best one-to-one mapping of result ids to true ids.
     pub idf1: f64,
@@ -26,6 +48,14 @@ pub struct Scores {
     pub idp: f64,
     /// Recall under that mapping.
     pub idr: f64,
+    /// Detection and association in one, see [`HotaAt::hota`]; as the next three, the mean over [`THRESHOLDS`] thresholds.
+    pub hota: f64,
+    /// See [`HotaAt::deta`].
+    pub deta: f64,
+    /// See [`HotaAt::assa`].
+    pub assa: f64,
+    /// See [`HotaAt::loca`].
+    pub loca: f64,
     /// 1 - (misses + false positives + switches) / true boxes.
     pub mota: f64,
     /// Times a true person's result id changed.
@@ -46,11 +76,20 @@ pub struct Scores {
     pub frames: usize,
 }
 
-/// Boxes of one frame: truth and results.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct FramePair {
-    pub(crate) truth: Vec<Row>,
-    pub(crate) results: Vec<Row>,
+/// Scores of several cameras.
+#[derive(Clone, Debug, PartialEq)]
+pub struct SiteScores {
+    /// All cameras as one recording: one after the other in time, ids shared.
+    pub all: Scores,
+    /// Each camera by itself.
+    pub cameras: Vec<Scores>,
+    /// Sum of the cameras' own switches.
+    pub id_switches_within_cameras: usize,
+    /// Cameras in which a person bears another identity than its own: in every camera a person bears the identity that
+    /// it was matched with most often there; the one of these with most matches over the cameras is its own.
+    pub id_switches_across_cameras: usize,
+    /// Every pair of cameras, and every camera with itself.
+    pub pairs: Vec<PairScores>,
 }
 
 /// Scores result rows against true rows of one camera.
@@ -58,40 +97,71 @@ pub fn score(truth: &[Row], results: &[Row]) -> Scores {
     score_in_sequence(&[(truth, results)])
 }
 
-/// Scores several cameras as one recording: one after the other in time, ids shared.
+/// Scores several cameras (truth, results) as one recording: one after the other in time, ids shared.
+///
+/// Takes a time in proportion to the boxes, and memory for the boxes of one frame and for the pairs of a true and a
+/// result id that ever meet, besides 24 bytes a box.
 pub fn score_in_sequence(cameras: &[(&[Row], &[Row])]) -> Scores {
-    let mut frames: BTreeMap<(usize, u64), FramePair> = BTreeMap::new();
-    for (camera, (truth, results)) in cameras.iter().enumerate() {
-        for row in *truth {
-            frames
-                .entry((camera, row.frame))
-                .or_default()
-                .truth
-                .push(*row);
-        }
-        for row in *results {
-            frames
-                .entry((camera, row.frame))
-                .or_default()
-                .results
-                .push(*row);
-        }
+    let recording = Recording::new(cameras);
+    score_range(&recording, recording.cameras(), None)
+}
+
+/// HOTA at every threshold, of several cameras (truth, results) as one recording.
+pub fn hota_in_sequence(cameras: &[(&[Row], &[Row])]) -> Hota {
+    let recording = Recording::new(cameras);
+    hota::hota(&recording, recording.cameras())
+}
+
+/// Scores cameras (truth, results) one by one, together, and in pairs.
+pub fn score_site(cameras: &[(&[Row], &[Row])]) -> SiteScores {
+    let recording = Recording::new(cameras);
+    let mut alone = Vec::with_capacity(cameras.len());
+    let mut links = Vec::with_capacity(cameras.len());
+    for camera in recording.cameras() {
+        let mut link = CameraLinks::default();
+        alone.push(score_range(&recording, camera..camera + 1, Some(&mut link)));
+        links.push(link.finish());
     }
-    let mut clear = clear::Clear::default();
+    let all = match alone.as_slice() {
+        [only] => *only,
+        _ => score_range(&recording, recording.cameras(), None),
+    };
+    SiteScores {
+        all,
+        id_switches_within_cameras: alone.iter().map(|s| s.id_switches).sum(),
+        id_switches_across_cameras: links::switches_across(&links),
+        pairs: links::pairs(&links),
+        cameras: alone,
+    }
+}
+
+fn score_range(
+    recording: &Recording,
+    cameras: Range<usize>,
+    mut links: Option<&mut CameraLinks>,
+) -> Scores {
+    let mut clear = clear::Clear::new(recording.people);
     let mut identity = identity::Identity::default();
-    for pair in frames.values() {
-        let distance = distances(pair);
-        clear.update(pair, &distance);
-        identity.update(pair, &distance);
-    }
+    let frames = recording.for_each(cameras.clone(), |pair| {
+        let matched = clear.update(pair);
+        if let Some(links) = &mut links {
+            links.update(pair, matched);
+        }
+        identity.update(pair);
+    });
     let counts = clear.counts();
-    let matched = identity.true_positives();
+    let matched = identity.true_positives(recording.people, recording.identities);
     let found = counts.objects - counts.misses;
     let errors = counts.misses + counts.false_positives + counts.switches;
+    let hota = hota::hota(recording, cameras).mean;
     Scores {
         idf1: ratio(2 * matched, counts.objects + counts.predictions),
         idp: ratio(matched, counts.predictions),
         idr: ratio(matched, counts.objects),
+        hota: hota.hota,
+        deta: hota.deta,
+        assa: hota.assa,
+        loca: hota.loca,
         mota: if counts.objects == 0 {
             0.0
         } else {
@@ -104,7 +174,7 @@ pub fn score_in_sequence(cameras: &[(&[Row], &[Row])]) -> Scores {
         false_positives: counts.false_positives,
         objects: counts.objects,
         predictions: counts.predictions,
-        frames: frames.len(),
+        frames,
     }
 }
 
@@ -114,18 +184,6 @@ fn ratio(part: usize, whole: usize) -> f64 {
     } else {
         part as f64 / whole as f64
     }
-}
-
-/// `1 - IoU` of each true box (row) and result box (column); `None` below [`MIN_IOU`].
-fn distances(pair: &FramePair) -> Vec<Option<f64>> {
-    let mut all = Vec::with_capacity(pair.truth.len() * pair.results.len());
-    for t in &pair.truth {
-        for r in &pair.results {
-            let distance = 1.0 - t.iou(r);
-            all.push((distance <= 1.0 - MIN_IOU).then_some(distance));
-        }
-    }
-    all
 }
 
 #[cfg(test)]
@@ -161,7 +219,10 @@ mod tests {
 
     #[test]
     fn nothing_against_nothing_and_nothing_against_something() {
-        assert_eq!(score(&[], &[]), Scores::default());
+        let nothing = score(&[], &[]);
+        assert_eq!((nothing.mota, nothing.idf1, nothing.hota), (0.0, 0.0, 0.0));
+        assert_eq!((nothing.loca, nothing.frames), (1.0, 0));
+        assert!(score_site(&[]).pairs.is_empty());
         let truth = [row(1, 1, 0.0)];
         let missed = score(&truth, &[]);
         assert_eq!((missed.mota, missed.idf1, missed.misses), (0.0, 0.0, 1));

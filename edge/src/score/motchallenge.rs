@@ -3,10 +3,13 @@
 //! Truth has `consider` (0 or 1) in the seventh column and the class (1 = pedestrian) in the eighth; rows that are not
 //! to be considered or are no pedestrians are left out. Results have the confidence and fillers of -1 there.
 
+use std::collections::HashSet;
 use std::fmt::Write as _;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use reid_models::files::{self, FileError};
+
+use super::lines::{ANY, BoxFileError, for_each_line, number, size, whole};
 
 /// A box of a person in a frame of one camera.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -38,88 +41,88 @@ impl Row {
     }
 }
 
-/// A file that cannot be read, or a line that is none of MOTChallenge's.
-#[derive(Debug, thiserror::Error)]
-pub enum MotError {
-    /// The file itself.
-    #[error(transparent)]
-    File(#[from] FileError),
-    /// A line.
-    #[error(
-        "{path} line {line}: {reason}; wanted frame,id,left,top,width,height,confidence[,class,visibility]"
-    )]
-    Line {
-        /// File.
-        path: PathBuf,
-        /// From 1.
-        line: usize,
-        /// What is wrong.
-        reason: String,
-    },
-}
+const WANTED: &str = "frame,id,left,top,width,height,confidence[,class,visibility]";
 
-/// Reads truth (`gt.txt`): considered pedestrians only.
+/// Reads truth (`gt.txt`): considered pedestrians only, each with one box in a frame.
 ///
 /// # Errors
-/// [`MotError`] naming file and line.
-pub fn read_truth(path: &Path) -> Result<Vec<Row>, MotError> {
-    read(path, |columns| {
-        // The class is -1 in files of the 2015 format, which knows pedestrians only.
+/// [`BoxFileError`] naming file and line.
+pub fn read_truth(path: &Path) -> Result<Vec<Row>, BoxFileError> {
+    read_truth_of(path, None)
+}
+
+/// As [`read_truth`], of a sequence with as many frames as `frames` says.
+pub(super) fn read_truth_of(path: &Path, frames: Option<u64>) -> Result<Vec<Row>, BoxFileError> {
+    let mut rows = Vec::new();
+    let mut seen = HashSet::new();
+    for_each_line(path, WANTED, |line| {
+        let columns = columns(line)?;
+        // Nothing that is to be considered says so with a number of pixels.
+        if columns.len() == 9 && !line.contains(',') && columns[6].abs() > 1.0 {
+            return Err(
+                "this looks like a line of AI City, whose files are named ground_truth.txt".into(),
+            );
+        }
+        let row = row(&columns)?;
+        // The class is -1 in files of the 2015 format, which knows pedestrians only; so may the confidence be.
         let class = columns.get(7).copied().unwrap_or(1.0);
-        columns[6] != 0.0 && (class == 1.0 || class == -1.0)
-    })
+        if row.confidence == 0.0 || (class != 1.0 && class != -1.0) {
+            return Ok(());
+        }
+        size(row.width, row.height)?;
+        if !seen.insert((row.frame, row.id)) {
+            return Err(format!(
+                "a second box of person {} in frame {}",
+                row.id, row.frame
+            ));
+        }
+        if let Some(frames) = frames
+            && row.frame > frames
+        {
+            return Err(format!(
+                "frame {} comes after the last one (seqLength={frames} in seqinfo.ini)",
+                row.frame
+            ));
+        }
+        rows.push(row);
+        Ok(())
+    })?;
+    Ok(rows)
 }
 
 /// Reads results: every row.
 ///
 /// # Errors
-/// [`MotError`] naming file and line.
-pub fn read_results(path: &Path) -> Result<Vec<Row>, MotError> {
-    read(path, |_| true)
+/// [`BoxFileError`] naming file and line.
+pub fn read_results(path: &Path) -> Result<Vec<Row>, BoxFileError> {
+    let mut rows = Vec::new();
+    for_each_line(path, WANTED, |line| {
+        rows.push(row(&columns(line)?)?);
+        Ok(())
+    })?;
+    Ok(rows)
 }
 
-fn read(path: &Path, wanted: impl Fn(&[f64]) -> bool) -> Result<Vec<Row>, MotError> {
-    let mut rows = Vec::new();
-    for (number, line) in files::read_text(path)?.lines().enumerate() {
-        let line = line.trim();
-        if line.is_empty() {
-            continue;
-        }
-        let fail = |reason: String| MotError::Line {
-            path: path.to_path_buf(),
-            line: number + 1,
-            reason,
-        };
-        let columns = line
-            .split([',', ' '])
-            .filter(|c| !c.is_empty())
-            .map(|c| match c.parse::<f64>() {
-                Ok(value) if value.is_finite() => Ok(value),
-                _ => Err(fail(format!("`{c}` is not a number"))),
-            })
-            .collect::<Result<Vec<f64>, MotError>>()?;
-        if columns.len() < 7 {
-            return Err(fail(format!("{} columns", columns.len())));
-        }
-        if columns[0] < 1.0 || columns[0].fract() != 0.0 || columns[1].fract() != 0.0 {
-            return Err(fail(format!(
-                "frame {} and id {} must be whole numbers, frames from 1",
-                columns[0], columns[1]
-            )));
-        }
-        if wanted(&columns) {
-            rows.push(Row {
-                frame: columns[0] as u64,
-                id: columns[1] as i64,
-                left: columns[2],
-                top: columns[3],
-                width: columns[4],
-                height: columns[5],
-                confidence: columns[6],
-            });
-        }
-    }
-    Ok(rows)
+fn columns(line: &str) -> Result<Vec<f64>, String> {
+    line.split([',', ' ', '\t'])
+        .filter(|c| !c.is_empty())
+        .map(number)
+        .collect()
+}
+
+fn row(columns: &[f64]) -> Result<Row, String> {
+    let [frame, id, left, top, width, height, confidence, ..] = *columns else {
+        return Err(format!("{} columns", columns.len()));
+    };
+    Ok(Row {
+        frame: whole("frame", frame, 1.0)?.unsigned_abs(),
+        id: whole("id", id, ANY)?,
+        left,
+        top,
+        width,
+        height,
+        confidence,
+    })
 }
 
 /// Writes results, whole or not at all, sorted by frame, then id.
