@@ -34,7 +34,7 @@ def main():
             out[f"{c['w']}x{c['h']}.crop.{k}"] = np.array(box, np.float32)
             for h, w in yr.OUTPUTS:
                 got = yr.planes_first(c, box, h, w, shift)
-                out[f"{name}.{siting}.{k}.{h}x{w}"] = got.astype(np.float32)
+                out[f"{name}.{siting}.{k}.{h}x{w}"] = np.ascontiguousarray(got, np.float32)
     path = Path(__file__).with_suffix(".safetensors")
     save_file(out, path)
     print(path.name, path.stat().st_size, "bytes,", len(out), "tensors")
