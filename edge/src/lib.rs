@@ -19,5 +19,6 @@ pub mod run;
 pub mod score;
 pub mod search;
 pub mod serve;
+pub mod service;
 pub mod track;
 pub mod types;
