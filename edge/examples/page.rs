@@ -30,7 +30,7 @@ fn main() -> anyhow::Result<()> {
         listen,
         ..ServeConfig::default()
     };
-    let page = serve::spawn(&config, Path::new("."), hub.clone())?;
+    let page = serve::spawn(&config, Path::new("."), hub.clone(), None)?;
     println!("http://{}/", page.addr());
     hub.fact("detector", "drawn");
     hub.fact("model", "none");

@@ -2,13 +2,17 @@
 #![allow(clippy::unwrap_used)]
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use reid_edge::config::EdgeConfig;
 use reid_edge::detect;
+use reid_edge::engine::{Engine, Next, Purpose};
 use reid_edge::ingest::open_files_in_step;
-use reid_edge::perception::Perception;
-use reid_edge::types::{Detection, Ltrb};
-use reid_models::card::{Channels, Decode, Fit, InputSpec, ModelCard, OutputSpec, Range};
+use reid_edge::types::{Detection, Frame, Ltrb};
+use reid_models::card::{Channels, Decode, Fit, InputSpec, Layout, ModelCard, OutputSpec, Range};
+use reid_models::distance::dot;
+use reid_models::picture::Pixels;
+use reid_models::runtime::{Embedder, RuntimeConfig};
 
 fn media(test: &str) -> Option<PathBuf> {
     let folder = std::env::var_os("REID_MEDIA").map(PathBuf::from);
@@ -106,18 +110,18 @@ fn motion_agrees_with_yolox_on_a_real_plaza() {
         );
         let with_model = config(dir.path(), &media.join(video), &by_model);
         let with_motion = config(dir.path(), &media.join(video), "min_height = 40.0");
-        let mut reference = detect::open(&with_model.detector, 1).unwrap().remove(0);
-        let mut motion = detect::open(&with_motion.detector, 1).unwrap().remove(0);
+        let mut reference = detect::open(&with_model.detector).unwrap();
+        let mut motion = detect::open(&with_motion.detector).unwrap();
         let mut agreement = Agreement::default();
         for step in open_files_in_step(&with_motion).unwrap().take(frames) {
             for frame in step.unwrap() {
                 let wanted: Vec<Ltrb> = reference
-                    .detect(&frame)
-                    .unwrap()
+                    .detect(&[&frame])
+                    .unwrap()[0]
                     .iter()
                     .map(|d| d.ltrb)
                     .collect();
-                let found = motion.detect(&frame).unwrap();
+                let found = motion.detect(&[&frame]).unwrap().remove(0);
                 // The background needs a moment.
                 if frame.time > 5.0 {
                     agreement.add(&found, &wanted);
@@ -144,10 +148,18 @@ fn people_on_the_plaza_are_followed() {
     };
     let dir = tempfile::tempdir().unwrap();
     let config = config(dir.path(), &media.join("plaza.mp4"), "min_height = 40.0");
-    let mut perception = Perception::new(&config).unwrap();
+    let mut engine = Engine::start(&config, Purpose::Replay, false, || {
+        Ok(Box::new(open_files_in_step(&config)?))
+    })
+    .unwrap();
     let (mut boxes, mut ids, mut looks) = (0, std::collections::BTreeSet::new(), 0);
-    for step in open_files_in_step(&config).unwrap().take(300) {
-        let out = perception.step(step.unwrap()).unwrap();
+    let mut steps = 0;
+    while steps < 300 {
+        let out = match engine.next(Duration::from_secs(10)).unwrap() {
+            Next::Step(out) => out,
+            other => panic!("{other:?}"),
+        };
+        steps += 1;
         looks += out.looks.len();
         for b in out.frames.iter().flat_map(|f| &f.boxes) {
             boxes += 1;
@@ -160,4 +172,97 @@ fn people_on_the_plaza_are_followed() {
     );
     assert!(boxes > 900 && looks > 200, "{boxes} boxes, {looks} looks");
     assert!((10..60).contains(&ids.len()), "{} tracklets", ids.len());
+}
+
+/// The embedder with its card beside it.
+fn retail(media: &Path, dir: &Path) -> PathBuf {
+    let model = dir.join("retail.onnx");
+    std::fs::copy(media.join("reid-retail-0248.onnx"), &model).unwrap();
+    let card = ModelCard {
+        version: reid_models::card::CARD_VERSION,
+        name: "reid-retail-0248".into(),
+        input: InputSpec {
+            layout: Layout::Nhwc,
+            channels: Channels::Bgr,
+            range: Range::Byte,
+            mean: [0.0; 3],
+            std: [1.0; 3],
+            fixed_batch: Some(1),
+            ..InputSpec::imagenet(256, 128)
+        },
+        output: OutputSpec::Embed {
+            tensor: None,
+            width: 256,
+            normalized: false,
+        },
+        training: None,
+        license: Some("Apache-2.0".into()),
+        toolkit: "test".into(),
+        thresholds: Default::default(),
+        fingerprint: "retail".into(),
+    };
+    card.write(&ModelCard::path_beside(&model)).unwrap();
+    model
+}
+
+/// Every hundredth frame of a source.
+fn some_frames(dir: &Path, source: &str) -> Vec<Frame> {
+    let text = format!(
+        "[[camera]]\nname = \"a\"\nsource = {source:?}\nreal_time = false\n[embedder]\nkind = \"histogram\"\n"
+    );
+    let config = EdgeConfig::parse(&text, &dir.join("edge.toml")).unwrap();
+    open_files_in_step(&config)
+        .unwrap()
+        .flat_map(|step| step.unwrap())
+        .filter(|frame| frame.number % 100 == 50)
+        .collect()
+}
+
+#[test]
+fn an_embedding_from_planes_is_the_one_from_rgb() {
+    let Some(media) = media("an_embedding_from_planes_is_the_one_from_rgb") else {
+        return;
+    };
+    let dir = tempfile::tempdir().unwrap();
+    let detector = format!(
+        "kind = \"onnx\"\nmodel = \"{}\"\nscore = 0.4\nmin_height = 48.0",
+        yolox(&media, dir.path()).display()
+    );
+    let plaza = media.join("plaza.mp4");
+    let config = config(dir.path(), &plaza, &detector);
+    let mut detector = detect::open(&config.detector).unwrap();
+    let model = retail(&media, dir.path());
+    let mut embedder = Embedder::open(&model, &RuntimeConfig::default()).unwrap();
+    // The same decoder each time; GStreamer's own converter makes RGB of what it gives.
+    let chain = |format: &str| {
+        format!(
+            "pipeline:filesrc location={} ! qtdemux ! h264parse ! avdec_h264 ! videoconvert ! video/x-raw,format={format}",
+            plaza.display()
+        )
+    };
+    let rgb = some_frames(dir.path(), &chain("RGB"));
+    assert!(rgb.len() >= 7);
+    for format in ["I420", "NV12"] {
+        let planes = some_frames(dir.path(), &chain(format));
+        assert_eq!(planes.len(), rgb.len());
+        let (mut worst, mut people) = (1.0f32, 0);
+        for (a, b) in planes.iter().zip(&rgb) {
+            assert_eq!(a.number, b.number);
+            let found = detector.detect(&[b]).unwrap().remove(0);
+            let crops = |frame: &Frame| -> Vec<Vec<f32>> {
+                let crops: Vec<_> = found
+                    .iter()
+                    .map(|d| (Pixels::from(&*frame.picture), Some(d.ltrb.pixels())))
+                    .collect();
+                embedder.embed(&crops).unwrap()
+            };
+            let mut crops = crops;
+            for (x, y) in crops(a).iter().zip(&crops(b)) {
+                worst = worst.min(dot(x, y));
+                people += 1;
+            }
+        }
+        println!("{format}: {people} people, worst cosine {worst:.5}");
+        assert!(people > 30 && worst >= 0.995, "{format}: {worst}");
+    }
 }

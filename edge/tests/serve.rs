@@ -136,8 +136,11 @@ fn page_pictures_people_and_metrics() {
     hub.frame(frame(0, 3.0, 200));
     hub.assignment(&assignment(3.0), Some(Arc::new(RgbImage::new(40, 300))));
     hub.known(7);
-    hub.stage("detect", 0.25);
-    hub.camera_state(1, "stalled", "no frame for 5 s");
+    hub.metrics().stage("detect", 0.25);
+    assert_eq!(
+        hub.camera_state(1, "stalled", "no frame for 5 s").unwrap(),
+        "hall \"A\""
+    );
     let state = get(at, "/api/state").json();
     assert_eq!(state["cameras"][0]["state"], "live");
     assert_eq!(state["cameras"][1]["detail"], "no frame for 5 s");
@@ -173,8 +176,8 @@ fn page_pictures_people_and_metrics() {
 
     let metrics = get(at, "/metrics").text();
     for line in [
-        "reid_frames_total{camera=\"door\"} 1",
-        "reid_camera_live{camera=\"hall \\\"A\\\"\"} 0",
+        "reid_camera_state{camera=\"door\",state=\"live\"} 1",
+        "reid_camera_state{camera=\"hall \\\"A\\\"\",state=\"stalled\"} 1",
         "reid_identities 7",
         "reid_tracklets_total 1",
         "reid_decisions_total{state=\"matched\"} 1",
@@ -238,7 +241,7 @@ fn a_token_guards_everything_but_the_health_check() {
     };
     let hub = Hub::new(vec!["door".into()]);
     hub.frame(frame(0, 1.0, 50));
-    let page = spawn(&config, dir.path(), hub).unwrap();
+    let page = spawn(&config, dir.path(), hub, None).unwrap();
     let at = SocketAddr::from(([127, 0, 0, 1], page.addr().port()));
     let home = get(at, "/");
     assert_eq!(
@@ -308,7 +311,7 @@ fn what_cannot_be_served_says_why() {
             token_file: token.map(Into::into),
             ..ServeConfig::default()
         };
-        spawn(&config, dir.path(), Hub::new(Vec::new()))
+        spawn(&config, dir.path(), Hub::new(Vec::new()), None)
             .err()
             .unwrap()
     };

@@ -284,6 +284,9 @@ pub(crate) fn frame(camera: usize, (width, height): (usize, usize), colour: [u8;
         camera,
         number: 1,
         time: 0.0,
-        picture: std::sync::Arc::new(picture),
+        clock_base: None,
+        arrived: std::time::Instant::now(),
+        captured: None,
+        picture: std::sync::Arc::new(picture.into()),
     }
 }

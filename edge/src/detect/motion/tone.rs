@@ -123,7 +123,7 @@ mod tests {
             })
         });
         let mut shrunk = Shrunk::new(1);
-        shrunk.take(&frame);
+        shrunk.take(&frame.into());
         let mut tone = Tone::new();
         tone.estimate(&shrunk, |i| Some([wall(i as u32 % 100); 3]));
         for x in 8..95u32 {
