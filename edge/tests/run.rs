@@ -294,7 +294,7 @@ fn a_full_disk_costs_events_and_nothing_else() {
         assert_eq!(ask(site.at, "GET", "/healthz", "").0, 200, "degraded is alive");
         assert!(site.live("door"));
     });
-    assert!(summary.events_lost > 0 && summary.frames > 10, "{summary:?}");
+    assert!(summary.events_lost > 0 && summary.frames > 5, "{summary:?}");
     adds_up(&summary);
 }
 
@@ -310,7 +310,7 @@ fn a_gallery_that_cannot_be_written_costs_decisions_until_it_can() {
         site.wait("door", || site.live("door"));
         // Somebody else holds the database, as a backup or a full disk would.
         let lock = rusqlite::Connection::open(site.path("gallery.db")).unwrap();
-        lock.execute_batch("PRAGMA locking_mode=EXCLUSIVE; BEGIN EXCLUSIVE;").unwrap();
+        lock.execute_batch("BEGIN IMMEDIATE;").unwrap();
         site.wait("it is told", || {
             site.json("/healthz").to_string().contains("decisions cannot be kept")
         });

@@ -1,7 +1,7 @@
 //! Cameras kept open: a thread each, the newest frame only, lost ones opened again, added and removed while others run.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -26,6 +26,7 @@ pub struct LiveCameras {
     /// Bits of the f64 that is added to the positions of files.
     file_epoch: AtomicU64,
     ids: AtomicU64,
+    closed: AtomicBool,
     /// One change at a time: two of the same index would lose a thread.
     changing: Mutex<()>,
 }
@@ -43,6 +44,7 @@ impl LiveCameras {
             limit: OffsetLimit::default(),
             file_epoch: AtomicU64::new(0f64.to_bits()),
             ids: AtomicU64::new(0),
+            closed: AtomicBool::new(false),
             changing: Mutex::default(),
         })
     }
@@ -143,11 +145,12 @@ impl LiveCameras {
 
     /// Whether there are cameras, every one has ended or failed, and its last frame was taken.
     pub fn is_over(&self) -> bool {
-        self.slots.is_over()
+        self.closed.load(Ordering::Relaxed) || self.slots.is_over()
     }
 
     /// Closes all cameras; those that hang are left behind after some seconds.
     pub fn close(&self) {
+        self.closed.store(true, Ordering::Relaxed);
         self.slots.remove_all(STOP);
     }
 }

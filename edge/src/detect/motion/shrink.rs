@@ -134,7 +134,7 @@ fn average(
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
-    use reid_models::picture::{Colour, Plane};
+    use reid_models::picture::{Colour, Plane, Siting};
 
     use super::*;
 
@@ -165,9 +165,13 @@ mod tests {
         let plane = |data, stride| Plane { data, stride };
         let planar = [plane(&y[..], w), plane(&u, cw), plane(&v, cw)];
         let interleaved = [plane(&y[..], w), plane(&uv, 2 * cw)];
+        let colour = Colour {
+            siting: Siting::Centre,
+            ..Colour::default()
+        };
         for factor in [2, 3, 4] {
             for planes in [&planar[..], &interleaved] {
-                let yuv = Picture::Yuv(Yuv420::copy((w, h), planes, Colour::default()).unwrap());
+                let yuv = Picture::Yuv(Yuv420::copy((w, h), planes, colour).unwrap());
                 let (mut own, mut converted) = (Shrunk::new(factor), Shrunk::new(factor));
                 own.take(&yuv);
                 converted.take(&Picture::Rgb(yuv.to_rgb()));
