@@ -1,130 +1,167 @@
 //! The elements behind a source, up to an appsink of frames in the decoder's own format.
+//!
+//! `source ! decodebin ! parser ! decoder ! (copy out of the device) ! videoconvert ! appsink`: decodebin only takes
+//! containers and packets apart; what decodes is chosen by [`decoders`]. videoconvert does nothing to I420, NV12 and RGB.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 
 use gstreamer as gst;
 use gstreamer::prelude::*;
 use gstreamer_app as gst_app;
+use gstreamer_video as gst_video;
 
-use super::{IngestError, Pace, packages, redact};
-use crate::config::{CameraConfig, Source, Transport};
+use super::capture_time::SenderReports;
+use super::decoders::{self, Codec, NoDecoder, Preference};
+use super::inbox::Inbox;
+use super::{IngestError, packages, redact, sources};
+use crate::config::CameraConfig;
 
 /// A built, not yet running chain.
 pub(super) struct Chain {
     pub(super) pipeline: gst::Pipeline,
     pub(super) sink: gst_app::AppSink,
+    pub(super) decoding: Decoding,
 }
 
-/// Builds the chain of a camera.
-pub(super) fn build(camera: &CameraConfig, pace: Pace) -> Result<Chain, IngestError> {
+/// What the threads of a chain that find out about the stream tell the one that watches it.
+#[derive(Clone)]
+pub(super) struct Decoding {
+    camera: Arc<CameraConfig>,
+    preference: Preference,
+    /// Explains an error better than GStreamer can.
+    problem: Arc<Mutex<Option<IngestError>>>,
+    hardware: Arc<AtomicBool>,
+}
+
+impl Decoding {
+    pub(super) fn take_problem(&self) -> Option<IngestError> {
+        self.problem
+            .lock()
+            .unwrap_or_else(|e| e.into_inner())
+            .take()
+    }
+
+    /// Whether hardware decodes.
+    pub(super) fn is_hardware(&self) -> bool {
+        self.hardware.load(Ordering::Relaxed)
+    }
+
+    /// Has the reader of the bus fail with `problem`.
+    fn fail(&self, element: &gst::Element, problem: IngestError) {
+        let text = problem.to_string();
+        self.problem
+            .lock()
+            .unwrap_or_else(|e| e.into_inner())
+            .get_or_insert(problem);
+        gst::element_error!(element, gst::StreamError::CodecNotFound, ["{text}"]);
+    }
+}
+
+/// Builds the chain of a camera; its frames go to `inbox`.
+pub(super) fn build(
+    camera: &CameraConfig,
+    preference: Preference,
+    by_the_clock: bool,
+    inbox: &Arc<Inbox>,
+) -> Result<Chain, IngestError> {
     let pipeline = gst::Pipeline::new();
-    let live = camera.is_live() && pace == Pace::RealTime;
+    // No element's clock: it would be lost with the element.
+    pipeline.use_clock(Some(&gst::SystemClock::obtain()));
+    let reports = SenderReports::default();
+    reports.watch(&pipeline);
     let sink = gst_app::AppSink::builder()
         .caps(
             &gst::Caps::builder("video/x-raw")
                 .field("format", gst::List::new(super::frame::FORMATS))
                 .build(),
         )
-        // A live source is shown as it comes; a file is played by the clock only on request. Its frames wait for us,
-        // because their numbers count; those of a camera do not.
-        .sync(pace == Pace::RealTime && !live)
-        .max_buffers(if live { 1 } else { 4 })
-        .drop(live)
+        // A live source is shown as it comes; a file is played by the clock only on request.
+        .sync(by_the_clock)
+        .max_buffers(1)
+        .enable_last_sample(false)
+        .callbacks(
+            gst_app::AppSinkCallbacks::builder()
+                .new_sample({
+                    let inbox = inbox.clone();
+                    move |sink| {
+                        let sample = sink.pull_sample().map_err(|_| gst::FlowError::Eos)?;
+                        let captured = reports.captured(&sample);
+                        if inbox.put(sample, captured) {
+                            Ok(gst::FlowSuccess::Ok)
+                        } else {
+                            Err(gst::FlowError::Flushing)
+                        }
+                    }
+                })
+                .eos({
+                    let inbox = inbox.clone();
+                    move |_| inbox.end()
+                })
+                .build(),
+        )
         .build();
+    takes_padded_rows(&sink);
     let convert = make(camera, "videoconvert")?;
     add(camera, &pipeline, &[&convert, sink.upcast_ref()])?;
     link(camera, &convert, sink.upcast_ref())?;
-    match camera.source() {
-        Source::File(path) => {
-            let file = make(camera, "filesrc")?;
-            file.set_property("location", path.to_string_lossy().as_ref());
-            let decode = decoder(camera, &convert)?;
-            add(camera, &pipeline, &[&file, &decode])?;
-            link(camera, &file, &decode)?;
-        }
-        Source::Rtsp {
-            location,
-            user,
-            password,
-        } => {
-            let rtsp = make(camera, "rtspsrc")?;
-            rtsp.set_property("location", location);
-            let protocols = match camera.transport {
-                Transport::Tcp => "tcp",
-                Transport::Udp => "udp",
-            };
-            rtsp.set_property_from_str("protocols", protocols);
-            rtsp.set_property("latency", (camera.latency_secs * 1e3) as u32);
-            let silence = (camera.stall_secs * 1e6) as u64;
-            rtsp.set_property("tcp-timeout", silence);
-            rtsp.set_property("timeout", silence);
-            if let Some(user) = user {
-                rtsp.set_property("user-id", user);
-            }
-            if let Some(password) = password {
-                rtsp.set_property("user-pw", password.reveal());
-            }
-            // Sound is not even asked for.
-            rtsp.connect("select-stream", false, |args| {
-                let media = args.get(2).and_then(|v| v.get::<gst::Caps>().ok());
-                Some(media.is_none_or(|caps| is_video(&caps)).to_value())
-            });
-            let decode = decoder(camera, &convert)?;
-            add(camera, &pipeline, &[&rtsp, &decode])?;
-            let target = decode.downgrade();
-            rtsp.connect_pad_added(move |rtsp, pad| {
-                let Some(sink) = target.upgrade().and_then(|d| d.static_pad("sink")) else {
-                    return;
-                };
-                let video = pad.current_caps().is_none_or(|caps| is_video(&caps));
-                if video && !sink.is_linked() && pad.link(&sink).is_err() {
-                    gst::element_error!(
-                        rtsp,
-                        gst::CoreError::Pad,
-                        ["the stream does not fit the decoder"]
-                    );
-                }
-            });
-        }
-        Source::Pipeline(elements) => {
-            let bad = |reason: String| IngestError::Pipeline {
-                camera: camera.name.clone(),
-                source_name: camera.source().to_string(),
-                reason: redact(&reason),
-            };
-            // The identity lets it end in caps, which GStreamer takes for a filter only before another element.
-            let bin = gst::parse::bin_from_description(
-                &format!("{} ! identity name={LAST}", elements.reveal()),
-                false,
-            )
-            .map_err(|e| bad(format!("GStreamer does not understand it: {}", e.message())))?;
-            // Only the end is handed out: what a decodebin inside will link later looks unlinked, too.
-            let end = bin.by_name(LAST).and_then(|last| last.static_pad("src"));
-            let end = end.and_then(|pad| gst::GhostPad::with_target(&pad).ok());
-            if end.is_none_or(|ghost| bin.add_pad(&ghost).is_err()) {
-                return Err(bad("its end cannot be reached".into()));
-            }
-            add(camera, &pipeline, &[bin.upcast_ref()])?;
-            bin.link(&convert).map_err(|_| {
-                bad("its last element has no free source pad of raw video (video/x-raw)".into())
-            })?;
-        }
-    }
-    Ok(Chain { pipeline, sink })
+    let decoding = Decoding {
+        camera: Arc::new(camera.clone()),
+        preference,
+        problem: Arc::default(),
+        hardware: Arc::default(),
+    };
+    sources::add(camera, &pipeline, &convert, &decoding)?;
+    Ok(Chain {
+        pipeline,
+        sink,
+        decoding,
+    })
 }
 
-/// Name of the element that ends a pipeline given in words.
-const LAST: &str = "reid-last";
+/// Says that rows may be padded and planes lie anywhere; otherwise decoders copy every picture into a tight buffer first.
+fn takes_padded_rows(sink: &gst_app::AppSink) {
+    let Some(pad) = sink.static_pad("sink") else {
+        return;
+    };
+    pad.add_probe(gst::PadProbeType::QUERY_DOWNSTREAM, |_, info| {
+        if let Some(query) = info.query_mut()
+            && let gst::QueryViewMut::Allocation(allocation) = query.view_mut()
+        {
+            allocation.add_allocation_meta::<gst_video::VideoMeta>(None);
+        }
+        gst::PadProbeReturn::Ok
+    });
+}
 
-/// A decodebin whose first video stream goes to `convert`.
-fn decoder(camera: &CameraConfig, convert: &gst::Element) -> Result<gst::Element, IngestError> {
+/// A decodebin whose first video stream is decoded as planned and goes to `convert`.
+pub(super) fn decodebin(
+    camera: &CameraConfig,
+    convert: &gst::Element,
+    decoding: &Decoding,
+) -> Result<gst::Element, IngestError> {
     let decode = make(camera, "decodebin")?;
+    // Encoded streams that we decode ourselves come out as they are.
+    let mut stop = gst::Caps::new_empty();
+    {
+        let stop = stop.make_mut();
+        for codec in decoders::CODECS {
+            stop.append(gst::Caps::new_empty_simple(codec.media_type()));
+        }
+        for raw in ["video/x-raw", "audio/x-raw"] {
+            let any = gst::CapsFeatures::new_any();
+            stop.append(gst::Caps::builder(raw).features(any).build());
+        }
+    }
+    decode.set_property("caps", &stop);
+    software_only(&decode);
     let target = convert.downgrade();
-    decode.connect_pad_added(move |decode, pad| {
-        let Some(sink) = target.upgrade().and_then(|c| c.static_pad("sink")) else {
-            return;
-        };
-        let caps = pad.current_caps().unwrap_or_else(|| pad.query_caps(None));
-        if is_video(&caps) && !sink.is_linked() && pad.link(&sink).is_err() {
-            gst::element_error!(decode, gst::StreamError::Format, ["cannot convert {caps}"]);
+    decode.connect_pad_added({
+        let decoding = decoding.clone();
+        move |decode, pad| {
+            if let Some(convert) = target.upgrade() {
+                attach(decode, pad, &convert, &decoding);
+            }
         }
     });
     let target = convert.downgrade();
@@ -141,7 +178,133 @@ fn decoder(camera: &CameraConfig, convert: &gst::Element) -> Result<gst::Element
     Ok(decode)
 }
 
-fn is_video(caps: &gst::Caps) -> bool {
+/// What decodebin decodes by itself (rare codecs) is decoded by software: its pictures lie where we can read them.
+fn software_only(decode: &gst::Element) {
+    decode.connect("autoplug-select", false, move |args| {
+        let factory = args.get(3)?.get::<gst::ElementFactory>().ok()?;
+        let decoder = factory
+            .metadata("klass")
+            .is_some_and(|k| k.contains("Decoder"));
+        let answer = if decoder && decoders::is_hardware(&factory) {
+            "skip"
+        } else {
+            "try"
+        };
+        gst::glib::Type::from_name("GstAutoplugSelectResult")
+            .and_then(gst::glib::EnumClass::with_type)?
+            .to_value_by_nick(answer)
+    });
+}
+
+/// Leads `pad` to `convert` through a decoder, if it is video and the first. Called from a streaming thread.
+pub(super) fn attach(
+    source: &gst::Element,
+    pad: &gst::Pad,
+    convert: &gst::Element,
+    decoding: &Decoding,
+) {
+    let caps = pad.current_caps().unwrap_or_else(|| pad.query_caps(None));
+    let free = convert
+        .static_pad("sink")
+        .is_some_and(|sink| !sink.is_linked());
+    if !is_video(&caps) || !free {
+        return;
+    }
+    if let Err(problem) = decode(pad, &caps, convert, decoding) {
+        decoding.fail(source, problem);
+    }
+}
+
+fn decode(
+    pad: &gst::Pad,
+    caps: &gst::Caps,
+    convert: &gst::Element,
+    decoding: &Decoding,
+) -> Result<(), IngestError> {
+    let camera = &decoding.camera;
+    let media = caps.structure(0).map_or("", |s| s.name().as_str());
+    let names = match Codec::of_media_type(media) {
+        Some(codec) => {
+            let plan = decoders::choose(codec, decoding.preference, &decoders::usable)
+                .map_err(|e| no_decoder(camera, codec, &e))?;
+            decoding.hardware.store(plan.hardware, Ordering::Relaxed);
+            plan.elements
+        }
+        None => {
+            let feature = caps
+                .features(0)
+                .and_then(|f| f.iter().next().map(|f| f.to_string()))
+                .unwrap_or_default();
+            if ["", "memory:SystemMemory", "ANY"].contains(&feature.as_str()) {
+                Vec::new()
+            } else {
+                decoders::to_memory(&feature, &decoders::usable)
+            }
+        }
+    };
+    let pipeline = convert
+        .parent()
+        .and_downcast::<gst::Bin>()
+        .ok_or_else(|| internal(camera, "it is being closed"))?;
+    let mut chain = Vec::new();
+    for (i, name) in names.iter().enumerate() {
+        let element = make(camera, name)?;
+        if *name == decoders::FILTER && i > 0 {
+            element.set_property("caps", decoders::filter(names[i - 1]));
+        }
+        chain.push(element);
+    }
+    pipeline
+        .add_many(&chain)
+        .map_err(|e| internal(camera, &e.to_string()))?;
+    let links = chain.iter().zip(chain.iter().skip(1).chain([convert]));
+    for (a, b) in links {
+        link(camera, a, b)?;
+    }
+    // From the end: a decoder that starts must find somebody to talk to.
+    for element in chain.iter().rev() {
+        element
+            .sync_state_with_parent()
+            .map_err(|e| internal(camera, &e.to_string()))?;
+    }
+    let first = chain.first().unwrap_or(convert);
+    let sink = first
+        .static_pad("sink")
+        .ok_or_else(|| internal(camera, "the decoder has no sink pad"))?;
+    pad.link(&sink)
+        .map_err(|e| internal(camera, &format!("{caps} does not fit {}: {e}", first.name())))?;
+    Ok(())
+}
+
+/// The error for a stream that nothing here decodes.
+pub(super) fn no_decoder(camera: &CameraConfig, codec: Codec, why: &NoDecoder) -> IngestError {
+    let (what, package) = match why {
+        NoDecoder::Hardware(looked_for) => {
+            return IngestError::NoHardware {
+                camera: camera.name.clone(),
+                what: codec.name().to_owned(),
+                looked_for: looked_for.join(", "),
+            };
+        }
+        NoDecoder::Any(looked_for) => (
+            format!(
+                "decoder of {} (looked for {})",
+                codec.name(),
+                looked_for.join(", ")
+            ),
+            looked_for.first().copied().unwrap_or(""),
+        ),
+        NoDecoder::Parser(name) => (format!("element {name}"), *name),
+    };
+    IngestError::MissingPlugin {
+        camera: camera.name.clone(),
+        what,
+        package: packages::of_element(package),
+    }
+}
+
+/// Whether caps of a stream, or of a stream in RTP packets, are of pictures.
+pub(super) fn is_video(caps: &gst::CapsRef) -> bool {
     caps.structure(0).is_some_and(|s| {
         s.name().starts_with("video/")
             || s.name().starts_with("image/")
@@ -149,7 +312,7 @@ fn is_video(caps: &gst::Caps) -> bool {
     })
 }
 
-fn make(camera: &CameraConfig, name: &str) -> Result<gst::Element, IngestError> {
+pub(super) fn make(camera: &CameraConfig, name: &str) -> Result<gst::Element, IngestError> {
     gst::ElementFactory::make(name)
         .build()
         .map_err(|_| IngestError::MissingPlugin {
@@ -159,7 +322,7 @@ fn make(camera: &CameraConfig, name: &str) -> Result<gst::Element, IngestError> 
         })
 }
 
-fn add(
+pub(super) fn add(
     camera: &CameraConfig,
     pipeline: &gst::Pipeline,
     elements: &[&gst::Element],
@@ -169,10 +332,15 @@ fn add(
         .map_err(|e| internal(camera, &e.to_string()))
 }
 
-fn link(camera: &CameraConfig, a: &gst::Element, b: &gst::Element) -> Result<(), IngestError> {
+pub(super) fn link(
+    camera: &CameraConfig,
+    a: &gst::Element,
+    b: &gst::Element,
+) -> Result<(), IngestError> {
     a.link(b).map_err(|e| internal(camera, &e.to_string()))
 }
 
+/// Elements that should fit and do not.
 fn internal(camera: &CameraConfig, reason: &str) -> IngestError {
     IngestError::Pipeline {
         camera: camera.name.clone(),

@@ -1,326 +1,159 @@
-//! Cameras kept open: a thread each, the newest frame only, lost ones opened again.
+//! Cameras kept open: a thread each, the newest frame only, lost ones opened again, added and removed while others run.
 
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard};
-use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
-use serde::Serialize;
-
-use super::{IngestError, Pace, Pulled, Stream};
-use crate::config::{CameraConfig, EdgeConfig};
+use super::camera::Camera;
+use super::counts::{Counts, Tally};
+use super::slots::{Control, Slot, Slots};
+use super::stamp::{OffsetLimit, Stamper};
+use super::status::{OnState, Status};
+use super::{IngestError, close::Latch};
+use crate::clock::Clock;
+use crate::config::CameraConfig;
 use crate::types::{CameraIndex, Frame};
 
-/// First wait before a lost source is opened again.
-const FIRST_WAIT: Duration = Duration::from_millis(500);
-/// A source that has run for so long starts again with the first wait.
-const SETTLED: Duration = Duration::from_secs(10);
-/// How long a thread looks at its source before it looks at the stop flag.
-const GLANCE: Duration = Duration::from_millis(100);
+/// How long [`LiveCameras::stop`] waits for sources that do not close.
+const STOP: Duration = Duration::from_secs(5);
 
-/// How a camera is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum CameraState {
-    /// Being opened.
-    Connecting,
-    /// Frames come.
-    Live,
-    /// Open, but silent for too long.
-    Stalled,
-    /// Lost; waiting before it is opened again.
-    BackingOff,
-    /// Given up: configuration or installation is at fault.
-    Failed,
-    /// A file is over.
-    Ended,
-}
-
-impl CameraState {
-    /// As in events: `connecting`, `live`, `stalled`, `backing_off`, `failed`, `ended`.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            CameraState::Connecting => "connecting",
-            CameraState::Live => "live",
-            CameraState::Stalled => "stalled",
-            CameraState::BackingOff => "backing_off",
-            CameraState::Failed => "failed",
-            CameraState::Ended => "ended",
-        }
-    }
-
-    /// Whether nothing will come any more.
-    pub fn is_over(self) -> bool {
-        matches!(self, CameraState::Failed | CameraState::Ended)
-    }
-}
-
-/// State of a camera and why.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Status {
-    /// State.
-    pub state: CameraState,
-    /// Reason, or empty.
-    pub detail: String,
-}
-
-/// Called at every change of state, from the camera's thread.
-pub type OnState = Arc<dyn Fn(CameraIndex, &Status) + Send + Sync>;
-
-/// All cameras of a configuration, open.
+/// Cameras, open.
 pub struct LiveCameras {
-    shared: Arc<Shared>,
-    threads: Vec<JoinHandle<()>>,
-}
-
-struct Shared {
-    /// Newest frame and status per camera.
-    slots: Mutex<Slots>,
-    arrived: Condvar,
-    stop: AtomicBool,
-    replaced: AtomicU64,
-    on_state: OnState,
-}
-
-struct Slots {
-    frames: Vec<Option<Frame>>,
-    statuses: Vec<Status>,
-}
-
-impl Shared {
-    fn lock(&self) -> MutexGuard<'_, Slots> {
-        // Slots are replaced whole: a thread that panicked left nothing half done.
-        self.slots.lock().unwrap_or_else(|e| e.into_inner())
-    }
-
-    fn put(&self, frame: Frame) {
-        let index = frame.camera;
-        if self.lock().frames[index].replace(frame).is_some() {
-            self.replaced.fetch_add(1, Ordering::Relaxed);
-        }
-        self.arrived.notify_one();
-    }
-
-    fn is_full(&self, index: CameraIndex) -> bool {
-        self.lock().frames[index].is_some()
-    }
-
-    fn set(&self, index: CameraIndex, state: CameraState, detail: String) {
-        let status = Status { state, detail };
-        let changed = {
-            let mut slots = self.lock();
-            let changed = slots.statuses[index] != status;
-            slots.statuses[index] = status.clone();
-            changed
-        };
-        if changed {
-            tracing::info!(camera = index, state = state.as_str(), detail = %status.detail, "camera");
-            (self.on_state)(index, &status);
-        }
-        self.arrived.notify_one();
-    }
-
-    fn stopped(&self) -> bool {
-        self.stop.load(Ordering::Relaxed)
-    }
-
-    fn sleep(&self, time: Duration) {
-        let until = Instant::now() + time;
-        while !self.stopped() && Instant::now() < until {
-            std::thread::sleep(GLANCE.min(until.saturating_duration_since(Instant::now())));
-        }
-    }
+    slots: Arc<Slots>,
+    clock: Clock,
+    limit: OffsetLimit,
+    /// Bits of the f64 that is added to the positions of files.
+    file_epoch: AtomicU64,
+    ids: AtomicU64,
+    /// One change at a time: two of the same index would lose a thread.
+    changing: Mutex<()>,
 }
 
 impl LiveCameras {
-    /// Starts a thread per camera. Files run at recorded speed unless the camera says `real_time = false`; their times
-    /// are offset by `epoch` seconds, so that they mean the same as those of the live cameras beside them.
+    /// Starts GStreamer; no camera is open yet. Live frames are dated by `clock`; `on_state` hears of every change.
     ///
     /// # Errors
-    /// If GStreamer or a thread cannot be started.
-    pub fn start(config: &EdgeConfig, epoch: f64, on_state: OnState) -> Result<Self, IngestError> {
+    /// If GStreamer cannot be started.
+    pub fn new(clock: Clock, on_state: OnState) -> Result<Self, IngestError> {
         super::start()?;
-        let count = config.cameras.len();
-        let connecting = Status {
-            state: CameraState::Connecting,
-            detail: String::new(),
-        };
-        let shared = Arc::new(Shared {
-            slots: Mutex::new(Slots {
-                frames: vec![None; count],
-                statuses: vec![connecting; count],
-            }),
-            arrived: Condvar::new(),
-            stop: AtomicBool::new(false),
-            replaced: AtomicU64::new(0),
-            on_state,
-        });
-        let mut threads = Vec::new();
-        for (index, camera) in config.cameras.iter().enumerate() {
-            let (camera, shared) = (camera.clone(), shared.clone());
-            let thread = std::thread::Builder::new()
-                .name(format!("camera-{}", camera.name))
-                .spawn(move || keep_open(index, &camera, epoch, &shared))
-                .map_err(|e| IngestError::Start(e.to_string()))?;
-            threads.push(thread);
-        }
-        Ok(LiveCameras { shared, threads })
+        Ok(LiveCameras {
+            slots: Arc::new(Slots::new(on_state)),
+            clock,
+            limit: OffsetLimit::default(),
+            file_epoch: AtomicU64::new(0f64.to_bits()),
+            ids: AtomicU64::new(0),
+            changing: Mutex::default(),
+        })
     }
 
-    /// The newest frame of every camera that has one, at the latest after `timeout`; ordered by camera.
-    pub fn take(&self, timeout: Duration) -> Vec<Frame> {
-        let deadline = Instant::now() + timeout;
-        let mut slots = self.shared.lock();
-        loop {
-            let frames: Vec<Frame> = slots.frames.iter_mut().filter_map(Option::take).collect();
-            let left = deadline.saturating_duration_since(Instant::now());
-            let over = slots.statuses.iter().all(|s| s.state.is_over());
-            if !frames.is_empty() || left.is_zero() || over || self.shared.stopped() {
-                return frames;
+    /// A camera's clock may be off by so many seconds before its frames are dated by correction, and it is called
+    /// unhealthy; 2 s unless it is said otherwise. For all cameras, at once.
+    pub fn set_clock_offset_secs(&self, secs: f64) {
+        self.limit.set(secs);
+    }
+
+    /// Added to the positions of files in cameras added from now on, so that their times mean the same as those of live
+    /// cameras beside them; 0 unless it is said otherwise.
+    pub fn set_file_epoch(&self, secs: f64) {
+        self.file_epoch.store(secs.to_bits(), Ordering::Relaxed);
+    }
+
+    /// Opens a camera on a thread of its own. A camera that has this index already is closed first. Files run at recorded
+    /// speed unless the camera says `real_time = false`; then none of their frames is lost.
+    ///
+    /// # Errors
+    /// If the thread cannot be started. What is wrong with the source is told by `on_state`.
+    pub fn add(&self, index: CameraIndex, camera: &CameraConfig) -> Result<(), IngestError> {
+        let _one = self.changing.lock().unwrap_or_else(|e| e.into_inner());
+        let predecessors: Vec<Latch> = self.slots.remove(index);
+        let id = self.ids.fetch_add(1, Ordering::Relaxed);
+        let arrival_only = super::arrival_only(camera);
+        let stamper = Stamper::new(self.clock.clone(), arrival_only, self.limit.clone());
+        let stamper = Arc::new(Mutex::new(stamper));
+        let control: Arc<Control> = Arc::default();
+        let tally = Tally::default();
+        self.slots.insert(
+            index,
+            Slot {
+                id,
+                control: control.clone(),
+                thread: None,
+                tally: tally.clone(),
+                stamper: stamper.clone(),
+                live: camera.is_live(),
+                frame: None,
+                status: Status::connecting(),
+                served: 0,
+            },
+        );
+        let thread = Camera {
+            index,
+            id,
+            config: camera.clone(),
+            file_epoch: f64::from_bits(self.file_epoch.load(Ordering::Relaxed)),
+            slots: self.slots.clone(),
+            control: control.clone(),
+            tally,
+            stamper,
+            predecessors,
+        };
+        let spawned = std::thread::Builder::new()
+            .name(format!("camera-{}", camera.name))
+            .spawn(move || thread.run());
+        match spawned {
+            Ok(thread) => {
+                self.slots.runs(index, id, thread);
+                Ok(())
             }
-            slots = match self.shared.arrived.wait_timeout(slots, left) {
-                Ok((guard, _)) => guard,
-                Err(poisoned) => poisoned.into_inner().0,
-            };
+            Err(e) => {
+                control.done.set();
+                self.slots.remove(index);
+                Err(IngestError::Start(e.to_string()))
+            }
         }
+    }
+
+    /// Takes a camera out: its frames no longer come, its source closes in the background.
+    pub fn remove(&self, index: CameraIndex) {
+        let _one = self.changing.lock().unwrap_or_else(|e| e.into_inner());
+        self.slots.remove(index);
+    }
+
+    /// The newest frames of up to `most` different cameras, at the latest after `timeout`, ordered by camera. Cameras that
+    /// were served longest ago come first: under overload every one gets its turn.
+    pub fn take(&self, most: usize, timeout: Duration) -> Vec<Frame> {
+        self.slots.take(most, timeout)
     }
 
     /// How the cameras are.
-    pub fn statuses(&self) -> Vec<Status> {
-        self.shared.lock().statuses.clone()
+    pub fn statuses(&self) -> BTreeMap<CameraIndex, Status> {
+        self.slots.statuses()
     }
 
-    /// Whether every camera has ended or failed and its last frame was taken.
+    /// What became of the frames of every camera since it was added.
+    pub fn counts(&self) -> BTreeMap<CameraIndex, Counts> {
+        self.slots.counts()
+    }
+
+    /// What became of all frames, those of removed cameras included.
+    pub fn total(&self) -> Counts {
+        self.slots.total()
+    }
+
+    /// Whether there are cameras, every one has ended or failed, and its last frame was taken.
     pub fn is_over(&self) -> bool {
-        let slots = self.shared.lock();
-        slots.statuses.iter().all(|s| s.state.is_over()) && slots.frames.iter().all(Option::is_none)
+        self.slots.is_over()
     }
 
-    /// Frames that were replaced by newer ones before they were taken.
-    pub fn replaced(&self) -> u64 {
-        self.shared.replaced.load(Ordering::Relaxed)
-    }
-
-    /// Closes all cameras and waits for their threads.
-    pub fn stop(mut self) {
-        self.close();
-    }
-
-    fn close(&mut self) {
-        self.shared.stop.store(true, Ordering::Relaxed);
-        for thread in self.threads.drain(..) {
-            if thread.join().is_err() {
-                tracing::error!("a camera thread panicked");
-            }
-        }
+    /// Closes all cameras; those that hang are left behind after some seconds.
+    pub fn stop(self) {
+        drop(self);
     }
 }
 
 impl Drop for LiveCameras {
     fn drop(&mut self) {
-        self.close();
+        self.slots.remove_all(STOP);
     }
-}
-
-/// The life of a camera's thread.
-fn keep_open(index: CameraIndex, camera: &CameraConfig, epoch: f64, shared: &Shared) {
-    let longest = Duration::from_secs_f64(camera.backoff_max_secs);
-    let mut wait = FIRST_WAIT.min(longest);
-    let (mut number, mut time) = (0, if camera.is_live() { 0.0 } else { epoch });
-    while !shared.stopped() {
-        shared.set(index, CameraState::Connecting, String::new());
-        let began = Instant::now();
-        let outcome = read(index, camera, (number, time), shared);
-        if shared.stopped() {
-            return;
-        }
-        let detail = match outcome {
-            Ok(Ended { number: n, time: t }) => {
-                if !camera.is_live() {
-                    if !camera.looped {
-                        shared.set(index, CameraState::Ended, String::new());
-                        return;
-                    }
-                    // The next pass starts one frame later than this one ended.
-                    (number, time) = (n, t + 0.04);
-                    continue;
-                }
-                number = n;
-                "the stream ended".to_owned()
-            }
-            Err((e, _)) if e.is_permanent() => {
-                shared.set(index, CameraState::Failed, e.to_string());
-                return;
-            }
-            Err((e, n)) => {
-                number = n;
-                if matches!(e, IngestError::Stalled { .. }) {
-                    shared.set(index, CameraState::Stalled, e.to_string());
-                }
-                e.to_string()
-            }
-        };
-        if began.elapsed() > SETTLED {
-            wait = FIRST_WAIT.min(longest);
-        }
-        let detail = format!("{detail}; next attempt in {:.1} s", wait.as_secs_f64());
-        shared.set(index, CameraState::BackingOff, detail);
-        shared.sleep(wait);
-        wait = (wait * 2).min(longest);
-    }
-}
-
-struct Ended {
-    number: u64,
-    time: f64,
-}
-
-/// Reads a source until it ends, fails or falls silent.
-fn read(
-    index: CameraIndex,
-    camera: &CameraConfig,
-    (number, time): (u64, f64),
-    shared: &Shared,
-) -> Result<Ended, (IngestError, u64)> {
-    let pace = match camera.real_time {
-        Some(false) if !camera.is_live() => Pace::Fast,
-        _ => Pace::RealTime,
-    };
-    let mut stream = Stream::open(index, camera, pace).map_err(|e| (e, number))?;
-    stream.continue_from(number, time);
-    let mut heard = Instant::now();
-    let mut position = stream.position();
-    while !shared.stopped() {
-        match stream.next(GLANCE).map_err(|e| (e, stream.position().0))? {
-            Pulled::Frame(frame) => {
-                // A file that need not keep up with the clock waits for us: none of its frames is lost.
-                while pace == Pace::Fast && shared.is_full(index) && !shared.stopped() {
-                    std::thread::sleep(Duration::from_millis(1));
-                }
-                shared.put(frame);
-                shared.set(index, CameraState::Live, String::new());
-            }
-            Pulled::Nothing => {}
-            Pulled::End => break,
-        }
-        if stream.position() != position {
-            // Frames that are not analysed are signs of life too.
-            position = stream.position();
-            heard = Instant::now();
-        }
-        let idle_secs = heard.elapsed().as_secs_f64();
-        if idle_secs > camera.stall_secs {
-            return Err((
-                IngestError::Stalled {
-                    camera: camera.name.clone(),
-                    source_name: camera.source().to_string(),
-                    idle_secs,
-                    limit_secs: camera.stall_secs,
-                },
-                stream.position().0,
-            ));
-        }
-    }
-    let (number, time) = stream.position();
-    Ok(Ended { number, time })
 }

@@ -2,19 +2,42 @@
 //!
 //! [`stream::Stream`] is one open source; [`step`] reads files together, every frame, in order of time, for replay;
 //! [`live`] keeps cameras open, newest frame only, and opens lost ones again.
+//!
+//! Within: [`sources`] and [`chain`] build the elements, [`decoders`] chooses which decode, [`description`] reads back what
+//! was built; [`inbox`] takes frames from GStreamer's threads, [`stamp`] dates them by [`camera_clock`] and
+//! [`capture_time`], [`frame`] copies them; [`camera`] is a camera's thread, [`slots`] what the threads share.
 
+mod back_off;
+mod camera;
+mod camera_clock;
+mod capture_time;
 mod chain;
+mod close;
+mod counts;
+mod decoders;
+mod description;
 mod frame;
+mod inbox;
 pub mod live;
 mod packages;
+mod schedule;
+mod slots;
+mod sources;
+mod stamp;
+mod status;
 pub mod step;
 pub mod stream;
 
 use std::path::PathBuf;
 
-pub use live::{CameraState, LiveCameras, Status};
+pub use counts::Counts;
+pub use live::LiveCameras;
+pub use stamp::ClockHealth;
+pub use status::{CameraState, OnState, Status};
 pub use step::{StepFrames, open_files_in_step};
 pub use stream::{Pace, Pulled, Stream};
+
+use crate::config::CameraConfig;
 
 /// A source that cannot be opened or was lost. Never holds a user name or a password.
 #[derive(Debug, thiserror::Error)]
@@ -74,6 +97,28 @@ pub enum IngestError {
         /// Why.
         reason: String,
     },
+    /// A wrong password: opened again later, since passwords are mended.
+    #[error(
+        "camera {camera}: {source_name}: the camera refuses user and password; correct `user` and `password_file`, or the source"
+    )]
+    Refused {
+        /// Camera.
+        camera: String,
+        /// The source.
+        source_name: String,
+    },
+    /// `decoder = "hardware"`, and there is none.
+    #[error(
+        "camera {camera}: there is no hardware decoder of {what} (looked for {looked_for}): install nvidia-l4t-gstreamer on a Jetson, gstreamer1.0-plugins-bad and the driver for NVIDIA or VA-API, or write decoder = \"auto\""
+    )]
+    NoHardware {
+        /// Camera.
+        camera: String,
+        /// The encoding.
+        what: String,
+        /// Elements.
+        looked_for: String,
+    },
     /// Connected, but silent.
     #[error(
         "camera {camera}: {source_name} has sent no frame for {idle_secs:.1} s, limit {limit_secs:.1} s"
@@ -103,7 +148,10 @@ pub enum IngestError {
 impl IngestError {
     /// Whether trying again cannot help.
     pub fn is_permanent(&self) -> bool {
-        !matches!(self, IngestError::Lost { .. } | IngestError::Stalled { .. })
+        !matches!(
+            self,
+            IngestError::Lost { .. } | IngestError::Stalled { .. } | IngestError::Refused { .. }
+        )
     }
 }
 
@@ -113,6 +161,16 @@ impl IngestError {
 /// If its libraries or registry are unusable.
 pub fn start() -> Result<(), IngestError> {
     gstreamer::init().map_err(|e| IngestError::Start(e.to_string()))
+}
+
+/// What may decode a camera's stream.
+fn preference(_camera: &CameraConfig) -> decoders::Preference {
+    decoders::Preference::Auto
+}
+
+/// Whether frames are dated at arrival although the camera may say when it took them.
+fn arrival_only(_camera: &CameraConfig) -> bool {
+    false
 }
 
 /// `text` without what stands between `://` and `@`.

@@ -1,13 +1,19 @@
 //! One open source.
 
-use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 
 use gstreamer as gst;
 use gstreamer::prelude::*;
 
 use super::chain::{self, Chain};
-use super::{IngestError, frame, packages, redact};
+use super::close::{self, Latch};
+use super::counts::Tally;
+use super::decoders::{self, Preference};
+use super::inbox::{Arrived, Dating, Event, Inbox, Keep};
+use super::stamp::{OffsetLimit, Stamper};
+use super::{IngestError, description, frame, packages, redact};
+use crate::clock::Clock;
 use crate::config::{CameraConfig, Source};
 use crate::types::{CameraIndex, Frame};
 
@@ -31,25 +37,51 @@ pub enum Pulled {
     End,
 }
 
+/// What an earlier connection to the same source leaves to the next.
+#[derive(Clone)]
+pub(super) struct Past {
+    /// Frames so far.
+    pub(super) number: u64,
+    /// Added to a file's positions, seconds.
+    pub(super) time_offset: f64,
+    pub(super) stamper: Arc<Mutex<Stamper>>,
+    pub(super) tally: Tally,
+    /// Hardware has failed on this stream.
+    pub(super) software: bool,
+}
+
 /// One open source; closed when dropped.
 pub struct Stream {
     index: CameraIndex,
     camera: CameraConfig,
     chain: Chain,
+    inbox: Arc<Inbox>,
+    tally: Tally,
     /// Wall-clock times instead of positions in the file.
     live: bool,
-    number: u64,
-    /// Time of the newest frame, analysed or not.
-    time: Option<f64>,
-    next_due: f64,
     time_offset: f64,
+    /// Caps of the newest sample, and the chain that brought it.
+    caps: Option<gst::Caps>,
+    description: String,
+    size: Option<(usize, usize)>,
+    /// Unreadable pictures in a row.
+    unreadable: u32,
     missing: Option<IngestError>,
     warning: Option<String>,
+    /// Whether an element that decodes gave up.
+    decoder_failed: bool,
     dead_looks: u32,
+    closing: Option<Latch>,
 }
 
-/// A chain that looks dead so often in a row, 50 ms apart, is.
+/// A chain that looks dead so often in a row, [`LOOK`] apart, is.
 const DEAD_LOOKS: u32 = 6;
+/// See [`DEAD_LOOKS`].
+const LOOK: Duration = Duration::from_millis(50);
+/// So many unreadable pictures in a row are no accident.
+const UNREADABLE: u32 = 25;
+/// How long closing is waited for.
+pub(super) const CLOSE: Duration = Duration::from_secs(2);
 
 impl Stream {
     /// Opens the source of camera `index`. A bad file shows itself at the first [`Stream::next`].
@@ -61,37 +93,81 @@ impl Stream {
         camera: &CameraConfig,
         pace: Pace,
     ) -> Result<Self, IngestError> {
+        let stamper = Stamper::new(
+            Clock::system(),
+            super::arrival_only(camera),
+            OffsetLimit::default(),
+        );
+        let past = Past {
+            number: 0,
+            time_offset: 0.0,
+            stamper: Arc::new(Mutex::new(stamper)),
+            tally: Tally::default(),
+            software: false,
+        };
+        Self::open_again(index, camera, pace, past)
+    }
+
+    pub(super) fn open_again(
+        index: CameraIndex,
+        camera: &CameraConfig,
+        pace: Pace,
+        past: Past,
+    ) -> Result<Self, IngestError> {
         super::start()?;
-        if let Source::File(path) = camera.source() {
-            let readable = std::fs::File::open(path).and_then(|f| f.metadata());
-            let reason = match readable {
-                Ok(meta) if meta.is_dir() => Some("it is a folder".to_owned()),
-                Ok(meta) if meta.len() == 0 => Some("it is empty".to_owned()),
-                Ok(_) => None,
-                Err(e) => Some(e.to_string()),
-            };
-            if let Some(reason) = reason {
-                return Err(IngestError::File {
-                    camera: camera.name.clone(),
-                    path: path.clone(),
-                    reason,
-                });
-            }
+        check_file(camera)?;
+        let mut preference = super::preference(camera);
+        if preference == Preference::Hardware
+            && !matches!(camera.source(), Source::Pipeline(_))
+            && !decoders::any_hardware(&decoders::usable)
+        {
+            return Err(IngestError::NoHardware {
+                camera: camera.name.clone(),
+                what: "any format".into(),
+                looked_for: "nvv4l2decoder, nvh264dec, vah264dec and their like".into(),
+            });
         }
-        let chain = chain::build(camera, pace)?;
+        if preference == Preference::Auto && past.software {
+            preference = Preference::Software;
+        }
+        let live = camera.is_live() && pace == Pace::RealTime;
+        let keep = match pace {
+            Pace::Fast => Keep::All,
+            Pace::RealTime => Keep::Newest,
+        };
+        let dating = if live {
+            Dating::Live(past.stamper)
+        } else {
+            Dating::Recorded(past.time_offset)
+        };
+        let inbox = Arc::new(Inbox::new(
+            keep,
+            past.number,
+            dating,
+            camera.fps,
+            past.tally.clone(),
+        ));
+        let by_the_clock = pace == Pace::RealTime && !live;
+        let chain = chain::build(camera, preference, by_the_clock, &inbox)?;
         let mut stream = Stream {
             index,
-            live: camera.is_live() && pace == Pace::RealTime,
             camera: camera.clone(),
             chain,
-            number: 0,
-            time: None,
-            next_due: f64::NEG_INFINITY,
-            time_offset: 0.0,
+            inbox,
+            tally: past.tally,
+            live,
+            time_offset: past.time_offset,
+            caps: None,
+            description: String::new(),
+            size: None,
+            unreadable: 0,
             missing: None,
             warning: None,
+            decoder_failed: false,
             dead_looks: 0,
+            closing: None,
         };
+        stream.listen();
         if stream
             .chain
             .pipeline
@@ -105,15 +181,42 @@ impl Stream {
         Ok(stream)
     }
 
-    /// Continues the numbers and times of an earlier pass over a looped file.
-    pub fn continue_from(&mut self, number: u64, time: f64) {
-        self.number = number;
-        self.time_offset = time;
+    /// Wakes the reader for errors; all other messages are let go of, since nobody reads them.
+    fn listen(&self) {
+        let (inbox, tally) = (self.inbox.clone(), self.tally.clone());
+        let name = self.camera.name.clone();
+        let Some(bus) = self.chain.pipeline.bus() else {
+            return;
+        };
+        bus.set_sync_handler(move |_, message| match message.view() {
+            gst::MessageView::Error(_) => {
+                inbox.ring();
+                gst::BusSyncReply::Pass
+            }
+            gst::MessageView::Element(element)
+                if element
+                    .structure()
+                    .is_some_and(|s| s.name() == "missing-plugin") =>
+            {
+                gst::BusSyncReply::Pass
+            }
+            gst::MessageView::Warning(warning) => {
+                let error = warning.error();
+                if error.is::<gst::StreamError>() {
+                    tally.change(|c| c.bad += 1);
+                }
+                let text = redact(error.message());
+                tracing::debug!(camera = %name, "GStreamer warns: {text}");
+                gst::BusSyncReply::Drop
+            }
+            _ => gst::BusSyncReply::Drop,
+        });
     }
 
     /// Number and time of the newest frame, analysed or not.
     pub fn position(&self) -> (u64, f64) {
-        (self.number, self.time.unwrap_or(self.time_offset))
+        let (number, time) = self.inbox.position();
+        (number, time.unwrap_or(self.time_offset))
     }
 
     /// What was wrong with a file whose frames could be read all the same.
@@ -121,65 +224,131 @@ impl Stream {
         self.warning.as_deref()
     }
 
-    /// Waits at most `timeout` for the next frame to analyse (`fps` of the camera is kept here).
+    /// The elements that brought the newest frame and its format, in words:
+    /// `rtsp tcp, h264, avdec_h264 (software), I420 1280x720, bt709, limited`. Empty before the first frame.
+    pub fn chain(&self) -> &str {
+        &self.description
+    }
+
+    /// Width and height of the newest frame.
+    pub fn size(&self) -> Option<(usize, usize)> {
+        self.size
+    }
+
+    /// When the newest whole frame came, analysed or not.
+    pub(super) fn heard(&self) -> Option<Instant> {
+        self.inbox.heard()
+    }
+
+    /// What wakes [`Stream::next`].
+    pub(super) fn inbox(&self) -> &Arc<Inbox> {
+        &self.inbox
+    }
+
+    /// Whether the hardware decoder failed, so that software should be tried.
+    pub(super) fn hardware_failed(&self) -> bool {
+        self.decoder_failed && self.chain.decoding.is_hardware()
+    }
+
+    /// Waits at most `timeout` for the next frame to analyse (`fps` of the camera is kept here). [`Pulled::Nothing`] may
+    /// come sooner.
     ///
     /// # Errors
     /// [`IngestError`]; the stream is then over.
     pub fn next(&mut self, timeout: Duration) -> Result<Pulled, IngestError> {
         let deadline = Instant::now() + timeout;
         loop {
-            // Short waits: an error on the bus does not wake a pull.
-            let wait = deadline
-                .saturating_duration_since(Instant::now())
-                .min(Duration::from_millis(50));
-            let wait = gst::ClockTime::from_nseconds(wait.as_nanos() as u64);
-            if let Some(sample) = self.chain.sink.try_pull_sample(wait) {
-                let time = self.time_of(&sample);
-                self.number += 1;
-                self.time = Some(time);
-                if !self.is_due(time) {
-                    continue;
+            let left = deadline.saturating_duration_since(Instant::now());
+            let opening_file = !self.live && self.inbox.position().1.is_none();
+            let wait = if opening_file { left.min(LOOK) } else { left };
+            match self.inbox.next(wait) {
+                Event::Frame(arrived) => {
+                    if let Some(frame) = self.copy(arrived)? {
+                        return Ok(Pulled::Frame(frame));
+                    }
                 }
-                let picture = frame::picture(&sample).map_err(|reason| IngestError::NotVideo {
+                Event::Message => {
+                    if let Some(error) = self.bus_error() {
+                        return self.broken(error);
+                    }
+                }
+                Event::Ended => {
+                    // An error may have ended it.
+                    return match self.bus_error() {
+                        Some(error) => self.broken(error),
+                        None => self.ended(),
+                    };
+                }
+                Event::Woken => return Ok(Pulled::Nothing),
+                Event::Nothing => {
+                    if opening_file {
+                        self.dead_looks = if self.is_dead() {
+                            self.dead_looks + 1
+                        } else {
+                            0
+                        };
+                        if self.dead_looks >= DEAD_LOOKS {
+                            return Err(self.failed("no stream in it can be read"));
+                        }
+                    }
+                    if Instant::now() >= deadline {
+                        return Ok(Pulled::Nothing);
+                    }
+                }
+            }
+        }
+    }
+
+    /// The frame; `None` if it cannot be read and more may come.
+    fn copy(&mut self, arrived: Arrived) -> Result<Option<Frame>, IngestError> {
+        let picture = match frame::picture(&arrived.sample) {
+            Ok(picture) => picture,
+            Err(reason) if self.live && self.unreadable < UNREADABLE => {
+                self.unreadable += 1;
+                self.tally.change(|c| c.bad += 1);
+                tracing::debug!(camera = %self.camera.name, "a picture cannot be read: {reason}");
+                return Ok(None);
+            }
+            Err(reason) if self.live => return Err(self.failed(&reason)),
+            Err(reason) => {
+                return Err(IngestError::NotVideo {
                     camera: self.camera.name.clone(),
                     source_name: self.camera.source().to_string(),
                     reason,
-                })?;
-                return Ok(Pulled::Frame(Frame {
-                    camera: self.index,
-                    number: self.number,
-                    time,
-                    clock_base: None,
-                    arrived: Instant::now(),
-                    captured: None,
-                    picture: Arc::new(picture),
-                }));
+                });
             }
-            if let Some(error) = self.bus_error() {
-                let damaged_file = !self.live && self.time.is_some();
-                if !damaged_file {
-                    return Err(error);
-                }
-                self.warn(format!("damaged after frame {}: {error}", self.number));
-                return Ok(Pulled::End);
-            }
-            if self.chain.sink.is_eos() {
-                return self.ended();
-            }
-            if self.time.is_none() && !self.live {
-                self.dead_looks = if self.is_dead() {
-                    self.dead_looks + 1
-                } else {
-                    0
-                };
-                if self.dead_looks >= DEAD_LOOKS {
-                    return Err(self.failed("no stream in it can be read"));
-                }
-            }
-            if Instant::now() >= deadline {
-                return Ok(Pulled::Nothing);
-            }
+        };
+        self.unreadable = 0;
+        self.look_at(&arrived.sample);
+        self.size = Some(picture.size());
+        Ok(Some(Frame {
+            camera: self.index,
+            number: arrived.number,
+            time: arrived.time,
+            clock_base: arrived.base,
+            arrived: arrived.at,
+            captured: arrived.captured,
+            picture: Arc::new(picture),
+        }))
+    }
+
+    /// Describes the chain anew when the caps have changed.
+    fn look_at(&mut self, sample: &gst::Sample) {
+        let Some(caps) = sample.caps_owned() else {
+            return;
+        };
+        if self
+            .caps
+            .as_ref()
+            .is_some_and(|c| c.as_ptr() == caps.as_ptr() || *c == caps)
+        {
+            return;
         }
+        self.description = description::describe(self.chain.sink.upcast_ref(), &caps);
+        if self.live || self.caps.is_some() {
+            tracing::info!(camera = %self.camera.name, chain = %self.description, "the source runs");
+        }
+        self.caps = Some(caps);
     }
 
     /// Whether no thread of the chain is at work. decodebin holds back the errors of an element while it tries it out,
@@ -198,11 +367,21 @@ impl Stream {
         any
     }
 
+    /// What an error means: the end, for a file that has given frames.
+    fn broken(&mut self, error: IngestError) -> Result<Pulled, IngestError> {
+        let (number, time) = self.inbox.position();
+        if self.live || time.is_none() {
+            return Err(error);
+        }
+        self.warn(format!("damaged after frame {number}: {error}"));
+        Ok(Pulled::End)
+    }
+
     fn ended(&mut self) -> Result<Pulled, IngestError> {
         if self.live {
             return Ok(Pulled::End);
         }
-        let Some(time) = self.time else {
+        let Some(time) = self.inbox.position().1 else {
             return Err(IngestError::NotVideo {
                 camera: self.camera.name.clone(),
                 source_name: self.camera.source().to_string(),
@@ -226,47 +405,6 @@ impl Stream {
         self.warning = Some(what);
     }
 
-    /// Seconds, never going back.
-    fn time_of(&self, sample: &gst::Sample) -> f64 {
-        let last = self.time.unwrap_or(f64::NEG_INFINITY);
-        if self.live {
-            let now = SystemTime::now()
-                .duration_since(UNIX_EPOCH)
-                .map_or(0.0, |d| d.as_secs_f64());
-            return now.max(last + 1e-3);
-        }
-        let pts = sample.buffer().and_then(|b| b.pts());
-        let position = sample
-            .segment()
-            .and_then(|s| s.downcast_ref::<gst::ClockTime>())
-            .and_then(|s| s.to_stream_time(pts?))
-            .or(pts);
-        match position {
-            Some(t) => (t.nseconds() as f64 / 1e9 + self.time_offset).max(last),
-            // A raw stream without times: 25 frames per second is as good a guess as any.
-            None if last.is_finite() => last + 0.04,
-            None => self.time_offset,
-        }
-    }
-
-    /// Whether a frame at `time` is analysed under the camera's `fps`. The schedule keeps its phase, so 10 of 25 frames
-    /// are 10 and not 8.3.
-    fn is_due(&mut self, time: f64) -> bool {
-        let Some(fps) = self.camera.fps else {
-            return true;
-        };
-        if time + 1e-3 < self.next_due {
-            return false;
-        }
-        let period = 1.0 / fps;
-        self.next_due = if time - self.next_due < period {
-            self.next_due + period
-        } else {
-            time + period
-        };
-        true
-    }
-
     /// The first error on the bus.
     fn bus_error(&mut self) -> Option<IngestError> {
         let bus = self.chain.pipeline.bus()?;
@@ -274,33 +412,45 @@ impl Stream {
         while let Some(message) = bus.pop_filtered(&wanted) {
             match message.view() {
                 gst::MessageView::Element(element) => {
-                    if let Some(s) = element.structure()
-                        && s.name() == "missing-plugin"
-                    {
+                    if let Some(s) = element.structure() {
                         self.missing = self.missing.take().or_else(|| self.lacks(s));
                     }
                 }
-                gst::MessageView::Error(error) => {
-                    // What is missing explains the error that follows from it.
-                    if let Some(missing) = self.missing.take() {
-                        return Some(missing);
-                    }
-                    let error_text = error.error();
-                    let detail = error.debug().and_then(|d| {
-                        let line = d.lines().last()?.trim();
-                        (!line.is_empty() && !line.starts_with("../") && !line.ends_with("():"))
-                            .then(|| line.to_owned())
-                    });
-                    let mut reason = error_text.message().trim().to_owned();
-                    if let Some(detail) = detail.filter(|d| !reason.contains(d.as_str())) {
-                        reason = format!("{reason} ({detail})");
-                    }
-                    return Some(self.failed(&reason));
-                }
+                gst::MessageView::Error(error) => return Some(self.explained(error)),
                 _ => {}
             }
         }
         None
+    }
+
+    fn explained(&mut self, message: &gst::message::Error) -> IngestError {
+        // What is missing or wanted explains the error that follows from it.
+        let known = self.chain.decoding.take_problem().or(self.missing.take());
+        if let Some(known) = known {
+            return known;
+        }
+        let error = message.error();
+        self.decoder_failed = message
+            .src()
+            .and_then(|s| s.downcast_ref::<gst::Element>())
+            .and_then(|e| e.factory())
+            .is_some_and(|f| f.metadata("klass").is_some_and(|k| k.contains("Decoder")));
+        if self.camera.is_live() && error.matches(gst::ResourceError::NotAuthorized) {
+            return IngestError::Refused {
+                camera: self.camera.name.clone(),
+                source_name: self.camera.source().to_string(),
+            };
+        }
+        let detail = message.debug().and_then(|d| {
+            let line = d.lines().last()?.trim();
+            (!line.is_empty() && !line.starts_with("../") && !line.ends_with("():"))
+                .then(|| line.to_owned())
+        });
+        let mut reason = error.message().trim().to_owned();
+        if let Some(detail) = detail.filter(|d| !reason.contains(d.as_str())) {
+            reason = format!("{reason} ({detail})");
+        }
+        self.failed(&reason)
     }
 
     fn lacks(&self, missing: &gst::StructureRef) -> Option<IngestError> {
@@ -344,11 +494,41 @@ impl Stream {
             }
         }
     }
+
+    /// Starts to close it.
+    pub(super) fn close(&mut self) -> Latch {
+        self.inbox.close();
+        self.closing
+            .get_or_insert_with(|| {
+                close::start(self.chain.pipeline.clone(), &self.camera.name)
+            })
+            .clone()
+    }
+}
+
+/// Refuses a file that can be seen to be none before GStreamer does, in plainer words.
+fn check_file(camera: &CameraConfig) -> Result<(), IngestError> {
+    let Source::File(path) = camera.source() else {
+        return Ok(());
+    };
+    let readable = std::fs::File::open(path).and_then(|f| f.metadata());
+    let reason = match readable {
+        Ok(meta) if meta.is_dir() => "it is a folder".to_owned(),
+        Ok(meta) if meta.len() == 0 => "it is empty".to_owned(),
+        Ok(_) => return Ok(()),
+        Err(e) => e.to_string(),
+    };
+    Err(IngestError::File {
+        camera: camera.name.clone(),
+        path: path.clone(),
+        reason,
+    })
 }
 
 impl Drop for Stream {
     fn drop(&mut self) {
-        // Fails only for elements that are already gone.
-        let _ = self.chain.pipeline.set_state(gst::State::Null);
+        if !self.close().wait(CLOSE) {
+            tracing::warn!(camera = %self.camera.name, "the source does not close");
+        }
     }
 }
