@@ -148,7 +148,7 @@ impl LiveCameras {
         self.closed.load(Ordering::Relaxed) || self.slots.is_over()
     }
 
-    /// Closes all cameras; those that hang are left behind after some seconds.
+    /// Closes all cameras; those that hang are left behind after some seconds. Nothing comes any more.
     pub fn close(&self) {
         self.closed.store(true, Ordering::Relaxed);
         self.slots.remove_all(STOP);

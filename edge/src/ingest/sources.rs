@@ -24,7 +24,7 @@ pub(super) fn add(
         }
         Source::Rtsp { .. } => rtsp(camera, pipeline, convert, decoding),
         Source::Pipeline(elements) => parsed(camera, pipeline, convert, elements.reveal()),
-        _ => todo!(),
+        _ => Err(chain::internal(camera, "wip")),
     }
 }
 
