@@ -163,7 +163,6 @@ pub(super) fn hota(recording: &Recording, cameras: Range<usize>) -> Hota {
 #[cfg(test)]
 mod tests {
     use super::super::{Row, hota_in_sequence, score, score_in_sequence};
-    use super::*;
     use proptest::prelude::*;
 
     /// Boxes matched in one frame by trying every way to pair them.

@@ -200,7 +200,6 @@ pub(super) fn switches_across(cameras: &[CameraLinks]) -> usize {
 #[cfg(test)]
 mod tests {
     use super::super::{Row, score_site};
-    use super::*;
 
     /// A box of `id` at its place, in frames `from..to`.
     fn walk(id: i64, place: i64, from: u64, to: u64) -> Vec<Row> {
