@@ -4,6 +4,8 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
+use reid_tests::bench::edge::work::EdgeWork;
+use reid_tests::bench::edge::{self, EdgeBench};
 use reid_tests::bench::engine::{EngineBench, Part};
 use reid_tests::bench::work::Work;
 use reid_tests::bench::worlds::WorldBench;
@@ -35,11 +37,23 @@ enum Command {
     },
     /// Accuracy: colour histogram, starting point, ICE and its ablations, supervised, on the default benchmark
     Methods(Worlds),
-    /// IDF1 across three cameras with a model and with a colour histogram
+    /// The edge runtime beside OpenCV, onnxruntime and BoxMOT, in one run; IDF1 across cameras of simulated worlds
     Edge {
+        /// Rows to measure.
+        #[arg(long, value_enum, value_delimiter = ',', default_values_t = edge::Part::ALL)]
+        parts: Vec<edge::Part>,
+        /// Rounds of each row.
+        #[arg(long, default_value_t = 3)]
+        rounds: usize,
+        /// Seconds of each round with live cameras.
+        #[arg(long, default_value_t = 30.0)]
+        seconds: f64,
+        /// One JSON object as the last line instead of a table.
+        #[arg(long)]
+        json: bool,
         #[command(flatten)]
         worlds: Worlds,
-        /// Model to measure; without it each site gets its own, trained without labels on crops from its cameras.
+        /// `worlds`: model to measure; without it each site gets its own, trained without labels on crops from its cameras.
         #[arg(long)]
         model: Option<PathBuf>,
     },
@@ -49,11 +63,17 @@ enum Command {
         #[command(subcommand)]
         work: Work,
     },
+    /// One measurement of `edge`, as a line of JSON
+    #[command(hide = true)]
+    MeasureEdge {
+        #[command(subcommand)]
+        work: EdgeWork,
+    },
 }
 
 #[derive(Args)]
 struct Worlds {
-    /// Seeds of the worlds.
+    /// Seeds of the worlds of `methods` and of the part `worlds`.
     #[arg(long, value_delimiter = ',', default_values_t = [31, 32, 33])]
     seeds: Vec<u64>,
 }
@@ -79,10 +99,24 @@ fn main() -> ExitCode {
         .run(),
         Command::Methods(seeds) => worlds(seeds).methods(),
         Command::Edge {
+            parts,
+            rounds,
+            seconds,
+            json,
             worlds: seeds,
             model,
-        } => worlds(seeds).edge(model.as_deref()),
+        } => EdgeBench {
+            folder: cli.out.clone(),
+            rounds,
+            seconds,
+            parts,
+            json,
+            worlds: worlds(seeds),
+            model,
+        }
+        .run(),
         Command::Measure { work } => work.run().map(|measured| println!("{measured}")),
+        Command::MeasureEdge { work } => work.run().map(|measured| println!("{measured}")),
     });
     match done {
         Ok(()) => ExitCode::SUCCESS,
