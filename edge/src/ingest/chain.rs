@@ -149,8 +149,7 @@ pub(super) fn decodebin(
             stop.append(gst::Caps::new_empty_simple(codec.media_type()));
         }
         for raw in ["video/x-raw", "audio/x-raw"] {
-            let any = gst::CapsFeatures::new_any();
-            stop.append(gst::Caps::builder(raw).features(any).build());
+            stop.append(gst::Caps::builder(raw).any_features().build());
         }
     }
     decode.set_property("caps", &stop);
@@ -341,7 +340,7 @@ pub(super) fn link(
 }
 
 /// Elements that should fit and do not.
-fn internal(camera: &CameraConfig, reason: &str) -> IngestError {
+pub(super) fn internal(camera: &CameraConfig, reason: &str) -> IngestError {
     IngestError::Pipeline {
         camera: camera.name.clone(),
         source_name: camera.source().to_string(),

@@ -75,7 +75,7 @@ fn colour(info: &gst_video::VideoInfo) -> Colour {
         full_range: colorimetry.range() == gst_video::VideoColorRange::Range0_255,
         siting: if site.contains(gst_video::VideoChromaSite::H_COSITED) {
             Siting::Left
-        } else if site == gst_video::VideoChromaSite::UNKNOWN {
+        } else if site.is_empty() {
             guess.siting
         } else {
             Siting::Centre
