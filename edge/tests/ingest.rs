@@ -1,50 +1,25 @@
 //! Sources as they are met in the field: an RTSP server that comes and goes, files that are cut, odd picture widths.
 #![allow(clippy::unwrap_used)]
 
+mod servers;
+
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use gstreamer as gst;
-use gstreamer::glib;
-use gstreamer::prelude::*;
-use gstreamer_rtsp_server as rtsp;
-use gstreamer_rtsp_server::prelude::*;
 use reid_edge::config::EdgeConfig;
-use reid_edge::ingest::{
-    CameraState, IngestError, LiveCameras, Pace, Pulled, Stream, open_files_in_step,
-};
+use reid_edge::ingest::{CameraState, IngestError, Pace, Pulled, Stream, open_files_in_step};
 use reid_edge::types::Frame;
+use servers::{Auth, BALL, RtspServer, Watched, config, make, saw};
 
-/// A configuration with these `[[camera]]` bodies (without name).
-fn config(dir: &Path, cameras: &[String]) -> EdgeConfig {
-    let mut text = String::new();
-    for (i, body) in cameras.iter().enumerate() {
-        text.push_str(&format!("[[camera]]\nname = \"c{i}\"\n{body}\n"));
-    }
-    text.push_str("[embedder]\nkind = \"histogram\"\n");
-    EdgeConfig::parse(&text, &dir.join("edge.toml")).unwrap()
+#[test]
+#[ignore = "a server that the other tests start"]
+fn serve() {
+    servers::serve();
 }
 
 fn source(path: &Path) -> String {
     format!("source = \"{}\"", path.display())
-}
-
-/// Runs a GStreamer pipeline to its end.
-fn make(pipeline: &str) {
-    gst::init().unwrap();
-    let pipeline = gst::parse::launch(pipeline).unwrap();
-    pipeline.set_state(gst::State::Playing).unwrap();
-    let bus = pipeline.bus().unwrap();
-    let end = [gst::MessageType::Eos, gst::MessageType::Error];
-    let message = bus
-        .timed_pop_filtered(gst::ClockTime::from_seconds(30), &end)
-        .expect("the test file is made within 30 s");
-    pipeline.set_state(gst::State::Null).unwrap();
-    if let gst::MessageView::Error(e) = message.view() {
-        panic!("{}: {:?}", e.error(), e.debug());
-    }
 }
 
 fn video(dir: &Path, name: &str, frames: u32, fps: u32, tail: &str) -> PathBuf {
@@ -210,144 +185,58 @@ fn files_are_merged_by_time_without_loss() {
     ));
 }
 
-/// A real RTSP server on loopback: H.264 of a bouncing ball.
-struct Server {
-    server: rtsp::RTSPServer,
-    main_loop: glib::MainLoop,
-    thread: Option<std::thread::JoinHandle<()>>,
-    port: u16,
-}
-
-impl Server {
-    /// Port 0 takes a free one.
-    fn start(port: u16) -> Self {
-        gst::init().unwrap();
-        let context = glib::MainContext::new();
-        let server = rtsp::RTSPServer::new();
-        server.set_address("127.0.0.1");
-        server.set_service(&port.to_string());
-        let factory = rtsp::RTSPMediaFactory::new();
-        factory.set_launch(
-            "( videotestsrc is-live=true pattern=ball ! video/x-raw,width=320,height=240,framerate=15/1 ! videoconvert ! openh264enc gop-size=5 ! h264parse ! rtph264pay name=pay0 pt=96 config-interval=-1 )",
-        );
-        factory.set_shared(true);
-        server.mount_points().unwrap().add_factory("/ball", factory);
-        server.attach(Some(&context)).unwrap();
-        let bound = server.bound_port() as u16;
-        let main_loop = glib::MainLoop::new(Some(&context), false);
-        let running = main_loop.clone();
-        let thread = std::thread::spawn(move || {
-            context.with_thread_default(|| running.run()).unwrap();
-        });
-        Server {
-            server,
-            main_loop,
-            thread: Some(thread),
-            port: bound,
-        }
-    }
-
-    fn url(&self) -> String {
-        format!("rtsp://viewer:secret@127.0.0.1:{}/ball", self.port)
-    }
-
-    /// Closes every connection and the port.
-    fn kill(&mut self) {
-        self.server.client_filter(Some(&mut |_, client| {
-            client.close();
-            rtsp::RTSPFilterResult::Remove
-        }));
-        self.main_loop.quit();
-        if let Some(thread) = self.thread.take() {
-            thread.join().unwrap();
-        }
-    }
-}
-
-/// Live cameras that remember the states they went through.
-struct Watched {
-    cameras: LiveCameras,
-    states: Arc<Mutex<Vec<(CameraState, String)>>>,
-}
-
-impl Watched {
-    fn start(config: &EdgeConfig) -> Self {
-        let states: Arc<Mutex<Vec<_>>> = Arc::default();
-        let log = states.clone();
-        let cameras = LiveCameras::start(
-            config,
-            0.0,
-            Arc::new(move |_, status| {
-                log.lock()
-                    .unwrap()
-                    .push((status.state, status.detail.clone()))
-            }),
-        )
-        .unwrap();
-        Watched { cameras, states }
-    }
-
-    fn wait(
-        &self,
-        secs: u64,
-        what: &str,
-        mut done: impl FnMut(&[(CameraState, String)], &[Frame]) -> bool,
-    ) {
-        let deadline = Instant::now() + Duration::from_secs(secs);
-        let mut frames = Vec::new();
-        loop {
-            frames.extend(self.cameras.take(Duration::from_millis(50)));
-            if done(&self.states.lock().unwrap(), &frames) {
-                return;
-            }
-            assert!(
-                Instant::now() < deadline,
-                "{what}: not within {secs} s; {} frames, states {:?}",
-                frames.len(),
-                self.states.lock().unwrap()
-            );
-        }
-    }
-
-    fn saw(states: &[(CameraState, String)], wanted: CameraState) -> bool {
-        states.iter().any(|(s, _)| *s == wanted)
-    }
-}
-
 #[test]
 fn an_rtsp_camera_is_watched_lost_and_found_again() {
     let dir = tempfile::tempdir().unwrap();
-    let mut server = Server::start(0);
-    let body = format!(
-        "source = \"{}\"\nstall_secs = 2.0\nbackoff_max_secs = 1.0",
-        server.url()
-    );
+    let server = RtspServer::start(BALL, Auth::Digest, 0);
+    let url = format!("rtsp://viewer:secret@127.0.0.1:{}/ball", server.port);
+    let body = format!("source = \"{url}\"\nstall_secs = 2.0\nbackoff_max_secs = 1.0");
     let watched = Watched::start(&config(dir.path(), &[body]));
-    watched.wait(20, "frames", |_, frames| frames.len() >= 10);
-    watched.wait(10, "frames with rising numbers and times", |_, frames| {
+    watched.wait(20, "frames with rising numbers and times", |_, frames| {
         let rising = frames
             .windows(2)
             .all(|w| w[0].number < w[1].number && w[0].time < w[1].time);
-        frames.len() >= 5
+        frames.len() >= 15
             && rising
             && frames[0].picture.size() == (320, 240)
             && frames[0].time > 1.7e9
+            && frames[0].clock_base.is_some()
     });
-    server.kill();
-    watched.wait(10, "loss", |states, _| {
-        Watched::saw(states, CameraState::BackingOff)
-    });
-    let port = server.port;
-    drop(server);
-    let mut again = Server::start(port);
-    watched.states.lock().unwrap().clear();
+    let status = watched.cameras.statuses()[&0].clone();
+    assert_eq!(status.state, CameraState::Live);
+    assert_eq!(status.size, Some((320, 240)));
+    assert_eq!(
+        status.chain,
+        "rtsp tcp, h264, avdec_h264 (software), I420 320x240, bt601, limited"
+    );
+    let port = server.kill();
+    watched.wait_for(10, CameraState::BackingOff);
+    let _again = RtspServer::start(BALL, Auth::Digest, port);
+    watched.forget();
     watched.wait(20, "recovery", |states, frames| {
-        Watched::saw(states, CameraState::Live) && frames.len() >= 5
+        saw(states, CameraState::Live) && frames.len() >= 5
     });
-    let shown = format!("{:?}", watched.states.lock().unwrap());
+    let shown = format!("{:?}", watched.log());
     assert!(!shown.contains("secret"), "{shown}");
-    watched.cameras.stop();
-    again.kill();
+    let counts = watched.end();
+    assert!(counts.reconnects >= 1 && counts.taken >= 20, "{counts:?}");
+}
+
+#[test]
+fn datagrams_are_received_as_well() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = RtspServer::ball(0);
+    let body = format!("source = \"{}\"\ntransport = \"udp\"\nfps = 5.0", server.url());
+    let watched = Watched::start(&config(dir.path(), &[body]));
+    watched.wait(20, "frames", |_, frames| frames.len() >= 8);
+    let chain = watched.cameras.statuses()[&0].chain.clone();
+    assert!(chain.starts_with("rtsp udp, h264, "), "{chain}");
+    let counts = watched.end();
+    // 15 per second are sent, 5 wanted.
+    assert!(
+        counts.skipped as f64 > 1.5 * (counts.received - counts.skipped) as f64,
+        "{counts:?}"
+    );
 }
 
 #[test]
@@ -388,7 +277,7 @@ fn a_refused_port_backs_off_and_a_silent_one_is_stalled() {
     refused.cameras.stop();
     let quiet = Watched::start(&config(dir.path(), &cameras[1..]));
     quiet.wait(15, "stall", |states, _| {
-        Watched::saw(states, CameraState::Stalled) || Watched::saw(states, CameraState::BackingOff)
+        saw(states, CameraState::Stalled) || saw(states, CameraState::BackingOff)
     });
     let began = Instant::now();
     quiet.cameras.stop();
@@ -413,11 +302,11 @@ fn looped_files_go_on_and_missing_ones_fail_for_good() {
     watched.cameras.stop();
     let gone = Watched::start(&config(dir.path(), &[source(&dir.path().join("gone.mp4"))]));
     gone.wait(10, "failure", |states, _| {
-        Watched::saw(states, CameraState::Failed)
+        saw(states, CameraState::Failed)
     });
     assert!(gone.cameras.is_over());
     let once = Watched::start(&config(dir.path(), &[source(&path)]));
     once.wait(10, "end", |states, _| {
-        Watched::saw(states, CameraState::Ended)
+        saw(states, CameraState::Ended)
     });
 }

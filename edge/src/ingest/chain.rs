@@ -35,6 +35,10 @@ pub(super) struct Decoding {
 }
 
 impl Decoding {
+    pub(super) fn camera(&self) -> &CameraConfig {
+        &self.camera
+    }
+
     pub(super) fn take_problem(&self) -> Option<IngestError> {
         self.problem
             .lock()
@@ -48,7 +52,7 @@ impl Decoding {
     }
 
     /// Has the reader of the bus fail with `problem`.
-    fn fail(&self, element: &gst::Element, problem: IngestError) {
+    pub(super) fn fail(&self, element: &gst::Element, problem: IngestError) {
         let text = problem.to_string();
         self.problem
             .lock()
@@ -149,7 +153,8 @@ pub(super) fn decodebin(
             stop.append(gst::Caps::new_empty_simple(codec.media_type()));
         }
         for raw in ["video/x-raw", "audio/x-raw"] {
-            stop.append(gst::Caps::builder(raw).any_features().build());
+            let any = gst::CapsFeatures::new_any();
+            stop.append(gst::Caps::builder(raw).features(any).build());
         }
     }
     decode.set_property("caps", &stop);
@@ -179,22 +184,19 @@ pub(super) fn decodebin(
 
 /// What decodebin decodes by itself (rare codecs) is decoded by software: its pictures lie where we can read them.
 fn software_only(decode: &gst::Element) {
-    let Some(skip) = gst::glib::Type::from_name("GstAutoplugSelectResult")
-        .and_then(gst::glib::EnumClass::with_type)
-    else {
-        return;
-    };
-    let kind = skip.type_();
     decode.connect("autoplug-select", false, move |args| {
         let factory = args.get(3)?.get::<gst::ElementFactory>().ok()?;
         let decoder = factory
             .metadata("klass")
             .is_some_and(|k| k.contains("Decoder"));
-        if decoder && decoders::is_hardware(&factory) {
-            gst::glib::EnumClass::with_type(kind)?.to_value_by_nick("skip")
+        let answer = if decoder && decoders::is_hardware(&factory) {
+            "skip"
         } else {
-            gst::glib::EnumClass::with_type(kind)?.to_value_by_nick("try")
-        }
+            "try"
+        };
+        gst::glib::Type::from_name("GstAutoplugSelectResult")
+            .and_then(gst::glib::EnumClass::with_type)?
+            .to_value_by_nick(answer)
     });
 }
 
@@ -217,7 +219,8 @@ pub(super) fn attach(
     }
 }
 
-fn decode(
+/// Leads `pad`, whose stream is `caps`, to `convert` through a decoder if it needs one.
+pub(super) fn decode(
     pad: &gst::Pad,
     caps: &gst::Caps,
     convert: &gst::Element,
@@ -343,7 +346,7 @@ pub(super) fn link(
 }
 
 /// Elements that should fit and do not.
-fn internal(camera: &CameraConfig, reason: &str) -> IngestError {
+pub(super) fn internal(camera: &CameraConfig, reason: &str) -> IngestError {
     IngestError::Pipeline {
         camera: camera.name.clone(),
         source_name: camera.source().to_string(),

@@ -150,6 +150,11 @@ impl LiveCameras {
     pub fn close(&self) {
         self.slots.remove_all(STOP);
     }
+
+    /// As [`LiveCameras::close`].
+    pub fn stop(self) {
+        drop(self);
+    }
 }
 
 impl Drop for LiveCameras {
