@@ -274,13 +274,13 @@ fn a_refused_port_backs_off_and_a_silent_one_is_stalled() {
             && !detail.contains("secret"),
         "{detail}"
     );
-    refused.cameras.close();
+    refused.cameras.stop();
     let quiet = Watched::start(&config(dir.path(), &cameras[1..]));
     quiet.wait(15, "stall", |states, _| {
         saw(states, CameraState::Stalled) || saw(states, CameraState::BackingOff)
     });
     let began = Instant::now();
-    quiet.cameras.close();
+    quiet.cameras.stop();
     assert!(
         began.elapsed() < Duration::from_secs(5),
         "a frozen server must not hold us"
@@ -299,7 +299,7 @@ fn looped_files_go_on_and_missing_ones_fail_for_good() {
             .all(|w| w[0].number < w[1].number && w[0].time < w[1].time)
             && frames.last().is_some_and(|f| f.number > 16)
     });
-    watched.cameras.close();
+    watched.cameras.stop();
     let gone = Watched::start(&config(dir.path(), &[source(&dir.path().join("gone.mp4"))]));
     gone.wait(10, "failure", |states, _| {
         saw(states, CameraState::Failed)

@@ -535,5 +535,5 @@ fn cameras_come_and_go_five_hundred_times_and_leave_nothing() {
         resources().2
     );
     assert!(slope < 4.0, "grows by {slope} KiB per cycle");
-    cameras.close();
+    cameras.stop();
 }

@@ -35,6 +35,10 @@ pub(super) struct Decoding {
 }
 
 impl Decoding {
+    pub(super) fn camera(&self) -> &CameraConfig {
+        &self.camera
+    }
+
     pub(super) fn take_problem(&self) -> Option<IngestError> {
         self.problem
             .lock()
@@ -48,7 +52,7 @@ impl Decoding {
     }
 
     /// Has the reader of the bus fail with `problem`.
-    fn fail(&self, element: &gst::Element, problem: IngestError) {
+    pub(super) fn fail(&self, element: &gst::Element, problem: IngestError) {
         let text = problem.to_string();
         self.problem
             .lock()
@@ -149,7 +153,8 @@ pub(super) fn decodebin(
             stop.append(gst::Caps::new_empty_simple(codec.media_type()));
         }
         for raw in ["video/x-raw", "audio/x-raw"] {
-            stop.append(gst::Caps::builder(raw).any_features().build());
+            let any = gst::CapsFeatures::new_any();
+            stop.append(gst::Caps::builder(raw).features(any).build());
         }
     }
     decode.set_property("caps", &stop);
@@ -214,7 +219,8 @@ pub(super) fn attach(
     }
 }
 
-fn decode(
+/// Leads `pad`, whose stream is `caps`, to `convert` through a decoder if it needs one.
+pub(super) fn decode(
     pad: &gst::Pad,
     caps: &gst::Caps,
     convert: &gst::Element,

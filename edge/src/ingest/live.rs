@@ -1,7 +1,7 @@
 //! Cameras kept open: a thread each, the newest frame only, lost ones opened again, added and removed while others run.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -26,7 +26,6 @@ pub struct LiveCameras {
     /// Bits of the f64 that is added to the positions of files.
     file_epoch: AtomicU64,
     ids: AtomicU64,
-    closed: AtomicBool,
     /// One change at a time: two of the same index would lose a thread.
     changing: Mutex<()>,
 }
@@ -44,7 +43,6 @@ impl LiveCameras {
             limit: OffsetLimit::default(),
             file_epoch: AtomicU64::new(0f64.to_bits()),
             ids: AtomicU64::new(0),
-            closed: AtomicBool::new(false),
             changing: Mutex::default(),
         })
     }
@@ -145,13 +143,17 @@ impl LiveCameras {
 
     /// Whether there are cameras, every one has ended or failed, and its last frame was taken.
     pub fn is_over(&self) -> bool {
-        self.closed.load(Ordering::Relaxed) || self.slots.is_over()
+        self.slots.is_over()
     }
 
-    /// Closes all cameras; those that hang are left behind after some seconds. Nothing comes any more.
+    /// Closes all cameras; those that hang are left behind after some seconds.
     pub fn close(&self) {
-        self.closed.store(true, Ordering::Relaxed);
         self.slots.remove_all(STOP);
+    }
+
+    /// As [`LiveCameras::close`].
+    pub fn stop(self) {
+        drop(self);
     }
 }
 

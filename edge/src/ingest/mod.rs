@@ -27,6 +27,7 @@ mod stamp;
 mod status;
 pub mod step;
 pub mod stream;
+mod v4l2;
 
 use std::path::PathBuf;
 
@@ -37,7 +38,7 @@ pub use status::{CameraState, OnState, Status};
 pub use step::{StepFrames, open_files_in_step};
 pub use stream::{Pace, Pulled, Stream};
 
-use crate::config::CameraConfig;
+use crate::config::{CameraConfig, Clock, Decoder};
 
 /// A source that cannot be opened or was lost. Never holds a user name or a password.
 #[derive(Debug, thiserror::Error)]
@@ -164,13 +165,17 @@ pub fn start() -> Result<(), IngestError> {
 }
 
 /// What may decode a camera's stream.
-fn preference(_camera: &CameraConfig) -> decoders::Preference {
-    decoders::Preference::Auto
+fn preference(camera: &CameraConfig) -> decoders::Preference {
+    match camera.decoder {
+        Decoder::Auto => decoders::Preference::Auto,
+        Decoder::Software => decoders::Preference::Software,
+        Decoder::Hardware => decoders::Preference::Hardware,
+    }
 }
 
 /// Whether frames are dated at arrival although the camera may say when it took them.
-fn arrival_only(_camera: &CameraConfig) -> bool {
-    false
+fn arrival_only(camera: &CameraConfig) -> bool {
+    camera.clock == Clock::Arrival
 }
 
 /// `text` without what stands between `://` and `@`.

@@ -1,11 +1,13 @@
 //! The first elements of a chain, by kind of source.
 
+use std::path::Path;
+
 use gstreamer as gst;
 use gstreamer::prelude::*;
 
 use super::chain::{self, Decoding, link, make};
-use super::{IngestError, redact};
-use crate::config::{CameraConfig, Source, Transport};
+use super::{IngestError, decoders, redact};
+use crate::config::{CameraConfig, Secret, Source, Transport};
 
 /// Adds the elements of `camera`'s source to `pipeline` and leads them to `convert`.
 pub(super) fn add(
@@ -22,26 +24,39 @@ pub(super) fn add(
             chain::add(camera, pipeline, &[&file, &decode])?;
             link(camera, &file, &decode)
         }
-        Source::Rtsp { .. } => rtsp(camera, pipeline, convert, decoding),
+        Source::Rtsp {
+            location,
+            user,
+            password,
+        } => {
+            let login = (user.as_deref(), password.as_ref().map(Secret::reveal));
+            rtsp(camera, pipeline, convert, decoding, location, login)
+        }
+        Source::Http {
+            location,
+            user,
+            password,
+        } => {
+            let login = (user.as_deref(), password.as_ref().map(Secret::reveal));
+            http(camera, pipeline, convert, decoding, location, login)
+        }
+        Source::V4l2(device) => v4l2(camera, pipeline, convert, decoding, device),
+        Source::Csi(sensor) => csi(camera, pipeline, convert, *sensor),
         Source::Pipeline(elements) => parsed(camera, pipeline, convert, elements.reveal()),
-        _ => Err(chain::internal(camera, "wip")),
     }
 }
+
+/// User and password.
+type Login<'a> = (Option<&'a str>, Option<&'a str>);
 
 fn rtsp(
     camera: &CameraConfig,
     pipeline: &gst::Pipeline,
     convert: &gst::Element,
     decoding: &Decoding,
+    location: &str,
+    (user, password): Login,
 ) -> Result<(), IngestError> {
-    let Source::Rtsp {
-        location,
-        user,
-        password,
-    } = camera.source()
-    else {
-        return Ok(());
-    };
     let rtsp = make(camera, "rtspsrc")?;
     rtsp.set_property("location", location);
     let protocols = match camera.transport {
@@ -61,7 +76,7 @@ fn rtsp(
         rtsp.set_property("user-id", user);
     }
     if let Some(password) = password {
-        rtsp.set_property("user-pw", password.reveal());
+        rtsp.set_property("user-pw", password);
     }
     // Sound is not even asked for.
     rtsp.connect("select-stream", false, |args| {
@@ -85,6 +100,142 @@ fn rtsp(
         }
     });
     Ok(())
+}
+
+/// Motion JPEG in parts of one endless answer, as cameras send it, or anything that decodebin knows.
+fn http(
+    camera: &CameraConfig,
+    pipeline: &gst::Pipeline,
+    convert: &gst::Element,
+    decoding: &Decoding,
+    location: &str,
+    (user, password): Login,
+) -> Result<(), IngestError> {
+    let http = make(camera, "souphttpsrc")?;
+    http.set_property("location", location);
+    http.set_property("is-live", true);
+    http.set_property("do-timestamp", true);
+    // Trying again is our business.
+    http.set_property("retries", 0i32);
+    // Whole seconds.
+    http.set_property("timeout", camera.stall_secs.ceil() as u32);
+    if let Some(user) = user {
+        http.set_property("user-id", user);
+    }
+    if let Some(password) = password {
+        http.set_property("user-pw", password);
+    }
+    let find = make(camera, "typefind")?;
+    chain::add(camera, pipeline, &[&http, &find])?;
+    link(camera, &http, &find)?;
+    let (target, decoding) = (convert.downgrade(), decoding.clone());
+    find.connect("have-type", false, move |args| {
+        let find = args.first()?.get::<gst::Element>().ok()?;
+        let caps = args.get(2)?.get::<gst::Caps>().ok()?;
+        let convert = target.upgrade()?;
+        if let Err(problem) = unpack(&find, &caps, &convert, &decoding) {
+            decoding.fail(&find, problem);
+        }
+        None
+    });
+    Ok(())
+}
+
+/// Continues an HTTP answer that has turned out to be `caps`.
+fn unpack(
+    find: &gst::Element,
+    caps: &gst::CapsRef,
+    convert: &gst::Element,
+    decoding: &Decoding,
+) -> Result<(), IngestError> {
+    let camera = decoding.camera();
+    let parts = caps
+        .structure(0)
+        .is_some_and(|s| s.name() == "multipart/x-mixed-replace");
+    let next = if parts {
+        let parts = make(camera, "multipartdemux")?;
+        // Or it would wait for further kinds of parts.
+        parts.set_property("single-stream", true);
+        let (target, decoding) = (convert.downgrade(), decoding.clone());
+        parts.connect_pad_added(move |parts, pad| {
+            if let Some(convert) = target.upgrade() {
+                chain::attach(parts, pad, &convert, &decoding);
+            }
+        });
+        parts
+    } else {
+        chain::decodebin(camera, convert, decoding)?
+    };
+    let pipeline = convert
+        .parent()
+        .and_downcast::<gst::Pipeline>()
+        .ok_or_else(|| chain::internal(camera, "it is being closed"))?;
+    chain::add(camera, &pipeline, &[&next])?;
+    next.sync_state_with_parent()
+        .map_err(|e| chain::internal(camera, &e.to_string()))?;
+    link(camera, find, &next)
+}
+
+/// A device in the mode that suits best. Not run on a device yet.
+fn v4l2(
+    camera: &CameraConfig,
+    pipeline: &gst::Pipeline,
+    convert: &gst::Element,
+    decoding: &Decoding,
+    device: &Path,
+) -> Result<(), IngestError> {
+    let source = make(camera, "v4l2src")?;
+    source.set_property("device", device.to_string_lossy().as_ref());
+    chain::add(camera, pipeline, &[&source])?;
+    let lost = |reason: &str| IngestError::Lost {
+        camera: camera.name.clone(),
+        source_name: camera.source().to_string(),
+        reason: reason.to_owned(),
+    };
+    // Only an open device says what it can do.
+    source
+        .set_state(gst::State::Ready)
+        .map_err(|_| lost("the device cannot be opened: not there, in use, or not permitted"))?;
+    let pad = source
+        .static_pad("src")
+        .ok_or_else(|| chain::internal(camera, "v4l2src has no source pad"))?;
+    let offered = pad.query_caps(None);
+    let mode = super::v4l2::choose_mode(&offered, camera.fps)
+        .ok_or_else(|| lost(&format!("it offers no mode that is known here: {offered}")))?;
+    let filter = make(camera, decoders::FILTER)?;
+    filter.set_property("caps", &mode);
+    chain::add(camera, pipeline, &[&filter])?;
+    link(camera, &source, &filter)?;
+    let end = filter
+        .static_pad("src")
+        .ok_or_else(|| chain::internal(camera, "capsfilter has no source pad"))?;
+    chain::decode(&end, &mode, convert, decoding)
+}
+
+/// A Jetson's own camera connector: pictures come out of the image processor in NVMM memory. Not run on a Jetson yet.
+fn csi(
+    camera: &CameraConfig,
+    pipeline: &gst::Pipeline,
+    convert: &gst::Element,
+    sensor: u32,
+) -> Result<(), IngestError> {
+    let source = make(camera, "nvarguscamerasrc")?;
+    source.set_property_from_str("sensor-id", &sensor.to_string());
+    let mut elements = vec![source];
+    for name in decoders::to_memory("memory:NVMM", &|_| true) {
+        let element = make(camera, name)?;
+        if name == decoders::FILTER {
+            element.set_property("caps", decoders::filter("nvvidconv"));
+        }
+        elements.push(element);
+    }
+    let all: Vec<&gst::Element> = elements.iter().collect();
+    chain::add(camera, pipeline, &all)?;
+    for pair in elements.windows(2) {
+        link(camera, &pair[0], &pair[1])?;
+    }
+    let last = elements.last().unwrap_or(convert);
+    link(camera, last, convert)
 }
 
 /// Name of the element that ends a pipeline given in words.

@@ -18,7 +18,7 @@ const SILENCE: Duration = Duration::from_secs(20);
 pub fn open_files_in_step(config: &EdgeConfig) -> Result<StepFrames, IngestError> {
     let mut cameras = Vec::new();
     for (index, camera) in config.cameras.iter().enumerate() {
-        if matches!(camera.source(), Source::Rtsp { .. }) {
+        if !matches!(camera.source(), Source::File(_) | Source::Pipeline(_)) {
             return Err(IngestError::LiveInReplay {
                 camera: camera.name.clone(),
                 source_name: camera.source().to_string(),

@@ -528,7 +528,7 @@ impl Watched {
     pub fn end(self) -> Counts {
         self.cameras.remove(0);
         let total = accounted(&self.cameras);
-        self.cameras.close();
+        self.cameras.stop();
         total
     }
 }
