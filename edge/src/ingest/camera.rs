@@ -13,6 +13,7 @@ use super::stamp::Stamper;
 use super::status::CameraState;
 use super::stream::{CLOSE, Past};
 use super::{IngestError, Pace, Pulled, Stream};
+use crate::clock::Clock;
 use crate::config::CameraConfig;
 use crate::types::CameraIndex;
 
@@ -30,8 +31,10 @@ pub(super) struct Camera {
     pub(super) index: CameraIndex,
     pub(super) id: u64,
     pub(super) config: CameraConfig,
-    /// Added to the positions of a file, seconds.
-    pub(super) file_epoch: f64,
+    /// Dates the frames of a file.
+    pub(super) clock: Clock,
+    /// [`Clock::base`] when the camera was added.
+    pub(super) base: f64,
     pub(super) slots: Arc<Slots>,
     pub(super) control: Arc<Control>,
     pub(super) tally: Tally,
@@ -87,7 +90,7 @@ impl Camera {
         let live = self.config.is_live();
         let mut past = Past {
             number: 0,
-            time_offset: self.file_epoch,
+            time_offset: self.clock.now() - self.clock.base() + self.base,
             stamper: self.stamper.clone(),
             tally: self.tally.clone(),
             software: false,
@@ -209,7 +212,13 @@ impl Camera {
                 });
             }
             match stream.next(limit - idle)? {
-                Pulled::Frame(frame) => {
+                Pulled::Frame(mut frame) => {
+                    if frame.clock_base.is_none() {
+                        // Positions count from the clock as it stood at the start; it may have been set since.
+                        let base = self.clock.base();
+                        frame.time += base - self.base;
+                        frame.clock_base = Some(base);
+                    }
                     if first.is_none() || shown != stream.chain() {
                         shown = stream.chain().to_owned();
                         self.slots.set(self.index, self.id, |s| {

@@ -23,8 +23,6 @@ pub struct LiveCameras {
     slots: Arc<Slots>,
     clock: Clock,
     limit: OffsetLimit,
-    /// Bits of the f64 that is added to the positions of files.
-    file_epoch: AtomicU64,
     ids: AtomicU64,
     /// One change at a time: two of the same index would lose a thread.
     changing: Mutex<()>,
@@ -41,7 +39,6 @@ impl LiveCameras {
             slots: Arc::new(Slots::new(on_state)),
             clock,
             limit: OffsetLimit::default(),
-            file_epoch: AtomicU64::new(0f64.to_bits()),
             ids: AtomicU64::new(0),
             changing: Mutex::default(),
         })
@@ -53,14 +50,9 @@ impl LiveCameras {
         self.limit.set(secs);
     }
 
-    /// Added to the positions of files in cameras added from now on, so that their times mean the same as those of live
-    /// cameras beside them; 0 unless it is said otherwise.
-    pub fn set_file_epoch(&self, secs: f64) {
-        self.file_epoch.store(secs.to_bits(), Ordering::Relaxed);
-    }
-
     /// Opens a camera on a thread of its own. A camera that has this index already is closed first. Files run at recorded
-    /// speed unless the camera says `real_time = false`; then none of their frames is lost.
+    /// speed unless the camera says `real_time = false`; then none of their frames is lost. Their frames bear the clock's time
+    /// as if they had been recorded now, so that it means the same as that of live cameras beside them.
     ///
     /// # Errors
     /// If the thread cannot be started. What is wrong with the source is told by `on_state`.
@@ -91,7 +83,8 @@ impl LiveCameras {
             index,
             id,
             config: camera.clone(),
-            file_epoch: f64::from_bits(self.file_epoch.load(Ordering::Relaxed)),
+            clock: self.clock.clone(),
+            base: self.clock.base(),
             slots: self.slots.clone(),
             control: control.clone(),
             tally,
