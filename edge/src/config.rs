@@ -35,10 +35,10 @@ pub use detector::{DetectorConfig, DetectorKind};
 pub use difference::Difference;
 pub use embedder::{EmbedderConfig, EmbedderKind};
 pub use engine::RuntimeSection;
-pub use reid_models::runtime::Precision;
 pub use error::{ConfigError, ConfigErrors};
 pub use health::HealthConfig;
 pub use log::{LogConfig, LogFormat};
+pub use reid_models::runtime::Precision;
 pub use source::{Secret, Source};
 pub use tracker::TrackerConfig;
 

@@ -279,7 +279,11 @@ max = 3 4
         };
         let out = reid_edge(arguments, dir.path());
         assert_eq!(out.status.code(), Some(2), "{command}");
-        assert_eq!(stderr(&out), mistakes, "{command}");
+        let told = stderr(&out);
+        assert!(
+            told.starts_with("error: ") && mistakes.ends_with(&told),
+            "{command}: {told}"
+        );
     }
     let out = reid_edge(&["config", "--json"], dir.path());
     assert_eq!(out.status.code(), Some(2));

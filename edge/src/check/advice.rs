@@ -66,7 +66,7 @@ const DETECTORS: [Detector; 7] = [
     },
     Detector {
         name: "YOLOv8 and YOLO11",
-        license: "AGPL-3.0, which a closed product cannot keep, or an enterprise licence bought from Ultralytics",
+        license: "AGPL-3.0 (ask who advises you before it goes into a product whose source stays closed), or an enterprise licence bought from Ultralytics",
         input: "640 x 640",
         place: "Ultralytics, exported to ONNX with its own tool",
         adopt: Some("yolov8n.onnx --decode yolov8 --license AGPL-3.0-only"),

@@ -120,8 +120,30 @@ fn clock(now: u64) -> Finding {
             ),
         )
     } else {
-        Finding::new("clock", Level::Ok, format!("{now} s of Unix time"))
+        Finding::new("clock", Level::Ok, date(now))
     }
+}
+
+/// Date and time of Unix time `now`, seconds, in the Gregorian calendar: years are counted from March, so that the leap day
+/// is their last, and 400 of them have 146,097 days.
+fn date(now: u64) -> String {
+    let (days, second) = (now / 86_400 + 719_468, now % 86_400);
+    let (era, day) = (days / 146_097, days % 146_097);
+    let year = (day - day / 1_460 + day / 36_524 - day / 146_096) / 365;
+    let day = day - (365 * year + year / 4 - year / 100);
+    let month = (5 * day + 2) / 153;
+    let day = day - (153 * month + 2) / 5 + 1;
+    let (month, next) = if month < 10 {
+        (month + 3, 0)
+    } else {
+        (month - 9, 1)
+    };
+    format!(
+        "{}-{month:02}-{day:02} {:02}:{:02} UTC",
+        era * 400 + year + next,
+        second / 3600,
+        second / 60 % 60
+    )
 }
 
 #[cfg(test)]
@@ -150,6 +172,16 @@ mod tests {
     fn a_clock_that_was_never_set_fails() {
         assert_eq!(clock(0).level, Level::Fail);
         assert_eq!(clock(YEAR_2024).level, Level::Ok);
+        // Of `date -u -d @N`.
+        for (now, shown) in [
+            (0, "1970-01-01 00:00 UTC"),
+            (YEAR_2024, "2024-01-01 00:00 UTC"),
+            (1_709_209_739, "2024-02-29 12:28 UTC"),
+            (1_740_787_199, "2025-02-28 23:59 UTC"),
+            (4_107_542_400, "2100-03-01 00:00 UTC"),
+        ] {
+            assert_eq!(date(now), shown);
+        }
         assert_ne!(disk(Path::new("/")).level, Level::Fail);
     }
 }

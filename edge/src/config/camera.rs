@@ -9,7 +9,7 @@ use super::error::ConfigErrors;
 use super::expand::expand;
 use super::mistakes::Mistakes;
 use super::{Secret, Source, shape};
-use crate::detect::mask::{CameraFilter, Mask};
+use crate::detect::mask::{CameraFilter, Mask, MaskError};
 
 /// One camera.
 ///
@@ -89,16 +89,20 @@ impl CameraConfig {
 
     /// What of its detections counts; `min_height` in pixels where it has no limit of its own.
     pub fn filter(&self, min_height: f32) -> CameraFilter {
+        CameraFilter {
+            // Polygons that are none were refused when the configuration was read.
+            mask: self.mask().unwrap_or_default(),
+            min_height: self.min_height.unwrap_or(min_height),
+        }
+    }
+
+    fn mask(&self) -> Result<Mask, MaskError> {
         let polygons: Vec<Vec<[f64; 2]>> = self
             .masks
             .iter()
             .map(|corners| corners.iter().map(|p| p.map(f64::from)).collect())
             .collect();
-        CameraFilter {
-            // Polygons that are none were refused when the configuration was read.
-            mask: Mask::new(&polygons).unwrap_or_default(),
-            min_height: self.min_height.unwrap_or(min_height),
-        }
+        Mask::new(&polygons)
     }
 
     /// Whether `other` asks for the same pictures: then only the rules for people in them may differ.
@@ -228,6 +232,10 @@ impl CameraConfig {
                 key("name"),
                 "it names files: use at most 128 letters, digits, - _ . and do not start with a dot",
             );
+        }
+        if let Err(e) = self.mask() {
+            self.masks.clear();
+            mistakes.at(key("masks"), e.to_string());
         }
         if mistakes.about(&key("source")) {
             return;
