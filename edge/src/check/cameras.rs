@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use super::Finding;
 use crate::config::{CameraConfig, EdgeConfig};
-use crate::ingest::{Pace, Pulled, Stream};
+use crate::ingest::{IngestError, Pace, Pulled, Stream};
 
 /// Opens all cameras and waits for a frame of each.
 pub(super) fn look(config: &EdgeConfig, patience: Duration) -> Vec<Finding> {
@@ -31,25 +31,28 @@ pub(super) fn look(config: &EdgeConfig, patience: Duration) -> Vec<Finding> {
 
 fn first_frame(index: usize, camera: &CameraConfig, patience: Duration) -> Result<String, String> {
     let began = Instant::now();
-    let mut stream = Stream::open(index, camera, Pace::RealTime).map_err(|e| e.to_string())?;
-    match stream.next(patience).map_err(|e| e.to_string())? {
+    let source = camera.source();
+    // The finding names the camera already.
+    let plain = |e: IngestError| {
+        let text = e.to_string();
+        match text.strip_prefix(&format!("camera {}: ", camera.name)) {
+            Some(rest) => rest.to_owned(),
+            None => text,
+        }
+    };
+    let mut stream = Stream::open(index, camera, Pace::RealTime).map_err(plain)?;
+    match stream.next(patience).map_err(plain)? {
         Pulled::Frame(frame) => Ok(format!(
-            "{}: {} x {} (height x width), first frame after {:.1} s",
-            camera.source(),
+            "{source}: {} x {} (height x width), first frame after {:.1} s; {}",
             frame.picture.height(),
             frame.picture.width(),
-            began.elapsed().as_secs_f64()
+            began.elapsed().as_secs_f64(),
+            stream.chain()
         )),
         Pulled::Nothing => Err(format!(
-            "camera {}: {} opens but shows no frame within {:.0} s: is it recording?",
-            camera.name,
-            camera.source(),
+            "{source} opens but shows no frame within {:.0} s: is it recording?",
             patience.as_secs_f64()
         )),
-        Pulled::End => Err(format!(
-            "camera {}: {} ended before its first frame",
-            camera.name,
-            camera.source()
-        )),
+        Pulled::End => Err(format!("{source} ended before its first frame")),
     }
 }

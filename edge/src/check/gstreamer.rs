@@ -33,16 +33,14 @@ struct Format {
 
 const H264: Format = Format {
     name: "H.264",
-    way: &[
-        ("rtph264depay", GOOD),
-        ("h264parse", "gstreamer1.0-plugins-bad"),
-    ],
+    way: &[("h264parse", "gstreamer1.0-plugins-bad")],
     decoders: &[
         "nvv4l2decoder",
         "nvh264dec",
         "vah264dec",
         "vaapih264dec",
         "v4l2h264dec",
+        "v4l2slh264dec",
         "avdec_h264",
         "openh264dec",
     ],
@@ -50,16 +48,14 @@ const H264: Format = Format {
 };
 const H265: Format = Format {
     name: "H.265",
-    way: &[
-        ("rtph265depay", GOOD),
-        ("h265parse", "gstreamer1.0-plugins-bad"),
-    ],
+    way: &[("h265parse", "gstreamer1.0-plugins-bad")],
     decoders: &[
         "nvv4l2decoder",
         "nvh265dec",
         "vah265dec",
         "vaapih265dec",
         "v4l2h265dec",
+        "v4l2slh265dec",
         "avdec_h265",
         "libde265dec",
     ],
@@ -72,6 +68,7 @@ const JPEG: Format = Format {
         "nvjpegdec",
         "vajpegdec",
         "vaapijpegdec",
+        "v4l2jpegdec",
         "jpegdec",
         "avdec_mjpeg",
     ],
@@ -93,6 +90,9 @@ const RTSP: Needs = Needs {
     elements: &[
         ("rtspsrc", GOOD),
         ("rtpjitterbuffer", GOOD),
+        ("rtph264depay", GOOD),
+        ("rtph265depay", GOOD),
+        ("rtpjpegdepay", GOOD),
         ("decodebin", BASE),
     ],
     formats: &[&H264, &H265, &JPEG],
@@ -117,28 +117,24 @@ const CSI: Needs = Needs {
     formats: &[],
 };
 
-/// Decoders in hardware that are told of.
-const HARDWARE: [&str; 12] = [
-    "nvv4l2decoder",
-    "nvjpegdec",
-    "nvh264dec",
-    "nvh265dec",
-    "vah264dec",
-    "vah265dec",
-    "vajpegdec",
-    "vaapih264dec",
-    "vaapih265dec",
-    "vaapijpegdec",
-    "v4l2h264dec",
-    "v4l2h265dec",
-];
+/// Whether a decoder is in hardware, by its name: software's is a library's.
+fn is_hardware(decoder: &str) -> bool {
+    ["nv", "va", "v4l2"].iter().any(|p| decoder.starts_with(p))
+}
 
 /// GStreamer itself, then each kind of source that the configuration has.
 pub(super) fn look(config: &EdgeConfig) -> Vec<Finding> {
     if let Err(e) = ingest::start() {
         return vec![Finding::new("gstreamer", Level::Fail, e.to_string())];
     }
-    let hardware: Vec<&str> = HARDWARE.into_iter().filter(|name| exists(name)).collect();
+    let mut hardware: Vec<&str> = [&H264, &H265, &JPEG]
+        .into_iter()
+        .flat_map(|format| format.decoders.iter().copied())
+        .filter(|name| is_hardware(name) && exists(name))
+        .collect();
+    // One may decode several formats.
+    hardware.sort_unstable();
+    hardware.dedup();
     let hardware = match hardware.is_empty() {
         true => "no decoder in hardware".to_owned(),
         false => format!("decoders in hardware: {}", hardware.join(", ")),
