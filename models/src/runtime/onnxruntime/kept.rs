@@ -47,7 +47,7 @@ impl Opening<'_> {
                 ("onnxruntime", self.loaded.build.into()),
             ],
         ))?;
-        match self.from_entry(&entry, &hash) {
+        match self.entry(&entry, &hash) {
             Ok(attempt) => Ok(attempt),
             Err(reason) => {
                 // If the model itself is at fault, this says so.
@@ -59,7 +59,7 @@ impl Opening<'_> {
         }
     }
 
-    fn from_entry(&self, entry: &Entry, hash: &str) -> Result<Attempt, String> {
+    fn entry(&self, entry: &Entry, hash: &str) -> Result<Attempt, String> {
         let text = |e: FileError| e.to_string();
         if entry.is_whole().map_err(text)? {
             match self.open_optimised(entry.folder()) {
