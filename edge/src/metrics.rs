@@ -194,7 +194,11 @@ impl Metrics {
             Unit::Seconds,
             self.latency.clone(),
         );
-        r.register("reid_queue_length", "Waiting in a queue", self.queue.clone());
+        r.register(
+            "reid_queue_length",
+            "Waiting in a queue",
+            self.queue.clone(),
+        );
         r.register("reid_tracklets", "Tracklets seen", self.tracklets.clone());
         r.register(
             "reid_identities",
@@ -267,7 +271,9 @@ impl Metrics {
             ("bad", counts.bad),
         ] {
             let camera = camera.to_owned();
-            let counter = self.frames.get_or_create_owned(&OfOutcome { camera, outcome });
+            let counter = self
+                .frames
+                .get_or_create_owned(&OfOutcome { camera, outcome });
             // A camera that was removed and comes back begins anew, as counters may.
             counter
                 .inner()
@@ -328,7 +334,9 @@ impl Metrics {
 
     /// Seconds that a stage took for one step.
     pub fn stage(&self, stage: &'static str, secs: f64) {
-        self.stage.get_or_create_owned(&Stage { stage }).observe(secs);
+        self.stage
+            .get_or_create_owned(&Stage { stage })
+            .observe(secs);
     }
 
     /// Seconds from a frame's arrival to its events.
@@ -357,7 +365,9 @@ impl Metrics {
 
     /// A new or changed decision.
     pub fn decision(&self, state: &'static str, corrected: bool) {
-        self.decisions.get_or_create_owned(&OfDecision { state }).inc();
+        self.decisions
+            .get_or_create_owned(&OfDecision { state })
+            .inc();
         if corrected {
             self.corrections.inc();
         }
@@ -493,6 +503,35 @@ mod tests {
         let text = metrics.text(2.0);
         assert!(!text.contains("door"), "{text}");
         assert!(text.contains("hall"), "{text}");
+    }
+
+    #[test]
+    fn the_documented_metrics_are_these() {
+        let metrics = Metrics::default();
+        metrics.frames("door", FrameCounts::default());
+        metrics.camera("door", 1.0, 0);
+        metrics.camera_state("door", "live");
+        metrics.clock("door", Some(0.0), true);
+        metrics.stage("detect", 0.1);
+        metrics.latency("door", 0.1);
+        metrics.queue("steps", 0);
+        metrics.decision("new", false);
+        metrics.fallback("detector", false);
+        let text = metrics.text(0.0);
+        let told: std::collections::BTreeSet<&str> = text
+            .lines()
+            .filter_map(|l| l.strip_prefix("# TYPE "))
+            .filter_map(|l| l.split(' ').next())
+            .collect();
+        // In the table the names stand in backquotes; counters end in _total there and in what is scraped.
+        let documented: std::collections::BTreeSet<&str> = include_str!("../../docs/EDGE.md")
+            .lines()
+            .filter(|l| l.starts_with("| `reid_") || l.starts_with("| `process_"))
+            .flat_map(|l| l.split('`').skip(1).step_by(2))
+            .filter(|w| w.starts_with("reid_") || w.starts_with("process_"))
+            .map(|w| w.trim_end_matches("_total"))
+            .collect();
+        assert_eq!(told, documented);
     }
 
     #[test]

@@ -16,8 +16,8 @@ use anyhow::Context;
 use reid_models::files;
 
 use crate::config::EdgeConfig;
-use crate::events::EventSink;
 use crate::engine::{Feed, Purpose, Taken};
+use crate::events::EventSink;
 use crate::ingest::{self, IngestError, StepFrames};
 use crate::pipeline::{AnalysedFrame, Pipeline, Progress, StepOutput, Timings};
 use crate::score::{self, Row};

@@ -226,7 +226,10 @@ fn an_rtsp_camera_is_watched_lost_and_found_again() {
 fn datagrams_are_received_as_well() {
     let dir = tempfile::tempdir().unwrap();
     let server = RtspServer::ball(0);
-    let body = format!("source = \"{}\"\ntransport = \"udp\"\nfps = 5.0", server.url());
+    let body = format!(
+        "source = \"{}\"\ntransport = \"udp\"\nfps = 5.0",
+        server.url()
+    );
     let watched = Watched::start(&config(dir.path(), &[body]));
     watched.wait(20, "frames", |_, frames| frames.len() >= 8);
     let chain = watched.cameras.statuses()[&0].chain.clone();
@@ -301,12 +304,8 @@ fn looped_files_go_on_and_missing_ones_fail_for_good() {
     });
     watched.cameras.stop();
     let gone = Watched::start(&config(dir.path(), &[source(&dir.path().join("gone.mp4"))]));
-    gone.wait(10, "failure", |states, _| {
-        saw(states, CameraState::Failed)
-    });
+    gone.wait(10, "failure", |states, _| saw(states, CameraState::Failed));
     assert!(gone.cameras.is_over());
     let once = Watched::start(&config(dir.path(), &[source(&path)]));
-    once.wait(10, "end", |states, _| {
-        saw(states, CameraState::Ended)
-    });
+    once.wait(10, "end", |states, _| saw(states, CameraState::Ended));
 }

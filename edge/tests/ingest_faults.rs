@@ -102,8 +102,16 @@ fn killed_and_restarted(cycles: usize) {
             saw(states, CameraState::Live) && frames.len() >= 2
         });
         recovered.push(began.elapsed().as_secs_f64());
-        watched.states.lock().unwrap().retain(|(s, _)| *s == CameraState::Live);
-        watched.states.lock().unwrap().insert(0, (CameraState::Connecting, String::new()));
+        watched
+            .states
+            .lock()
+            .unwrap()
+            .retain(|(s, _)| *s == CameraState::Live);
+        watched
+            .states
+            .lock()
+            .unwrap()
+            .insert(0, (CameraState::Connecting, String::new()));
         rss.push(resources().2);
     }
     let counts = watched.end();
@@ -142,7 +150,10 @@ fn a_frozen_server_is_stalled_and_left_and_found_again() {
         server.freeze();
         w.wait_for(10, CameraState::Stalled);
         let detail = detail_of(w, CameraState::Stalled);
-        assert!(detail.contains("no frame for") && detail.contains("limit 1.0 s"), "{detail}");
+        assert!(
+            detail.contains("no frame for") && detail.contains("limit 1.0 s"),
+            "{detail}"
+        );
         w.wait_for(10, CameraState::BackingOff);
         // Even now it can be closed at once.
         server.thaw();
@@ -157,11 +168,17 @@ fn a_frozen_server_is_stalled_and_left_and_found_again() {
     server.freeze();
     cameras.wait(20, "an attempt", |states, _| {
         saw(states, CameraState::BackingOff)
-            && states.last().is_some_and(|(s, _)| *s == CameraState::Connecting)
+            && states
+                .last()
+                .is_some_and(|(s, _)| *s == CameraState::Connecting)
     });
     let began = Instant::now();
     cameras.end();
-    assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
+    assert!(
+        began.elapsed() < Duration::from_secs(5),
+        "{:?}",
+        began.elapsed()
+    );
     server.thaw();
 }
 
@@ -192,7 +209,8 @@ fn a_port_that_accepts_and_says_nothing_is_stalled() {
     let _alone = alone();
     let silent = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = silent.local_addr().unwrap().port();
-    let body = format!("source = \"rtsp://127.0.0.1:{port}/x\"\nstall_secs = 0.6\nbackoff_max_secs = 0.5");
+    let body =
+        format!("source = \"rtsp://127.0.0.1:{port}/x\"\nstall_secs = 0.6\nbackoff_max_secs = 0.5");
     let counts = watched(&body, |w| {
         w.wait(20, "three attempts", |states, _| {
             let lost = states.iter().filter(|(s, _)| *s == CameraState::BackingOff);
@@ -218,7 +236,10 @@ fn a_wrong_password_is_named_and_not_tried_often() {
         watched(&body("wrong-one"), |w| {
             w.wait_for(20, CameraState::BackingOff);
             let detail = detail_of(w, CameraState::BackingOff);
-            assert!(detail.contains("the camera refuses user and password"), "{detail}");
+            assert!(
+                detail.contains("the camera refuses user and password"),
+                "{detail}"
+            );
             assert!(!detail.contains("wrong-one"), "{detail}");
             w.forget();
             std::thread::sleep(Duration::from_secs(3));
@@ -235,7 +256,10 @@ fn a_wrong_password_is_named_and_not_tried_often() {
 fn a_new_size_in_mid_stream_is_no_loss() {
     let _alone = alone();
     let mut server = RtspServer::ball(0);
-    let body = format!("source = \"{}\"\nstall_secs = 3.0\nbackoff_max_secs = 0.5", server.url());
+    let body = format!(
+        "source = \"{}\"\nstall_secs = 3.0\nbackoff_max_secs = 0.5",
+        server.url()
+    );
     let counts = watched(&body, |w| {
         w.wait(20, "frames", |_, frames| frames.len() >= 5);
         for (width, height) in [(640, 480), (176, 144), (322, 242)] {
@@ -246,10 +270,17 @@ fn a_new_size_in_mid_stream_is_no_loss() {
             });
             let status = w.cameras.statuses()[&0].clone();
             assert_eq!(status.size, Some((width, height)));
-            assert!(status.chain.contains(&format!("{width}x{height}")), "{}", status.chain);
+            assert!(
+                status.chain.contains(&format!("{width}x{height}")),
+                "{}",
+                status.chain
+            );
         }
         check_order(&states(w));
-        let lost = states(w).iter().filter(|s| **s == CameraState::Connecting).count();
+        let lost = states(w)
+            .iter()
+            .filter(|s| **s == CameraState::Connecting)
+            .count();
         assert_eq!(lost, 1, "{:?}", w.log());
     });
     assert_eq!(counts.reconnects, 0, "{counts:?}");
@@ -267,15 +298,32 @@ fn damaged_packets_are_survived() {
     let counts = watched(&body, |w| {
         w.wait(20, "frames", |_, frames| frames.len() >= 5);
         for damage in [
-            Damage { flipped: 200, ..Damage::default() },
-            Damage { dropped: 200, ..Damage::default() },
-            Damage { flipped: 300, dropped: 300, random: 300 },
-            Damage { random: 1000, ..Damage::default() },
+            Damage {
+                flipped: 200,
+                ..Damage::default()
+            },
+            Damage {
+                dropped: 200,
+                ..Damage::default()
+            },
+            Damage {
+                flipped: 300,
+                dropped: 300,
+                random: 300,
+            },
+            Damage {
+                random: 1000,
+                ..Damage::default()
+            },
         ] {
             *proxy.damage.lock().unwrap() = damage;
             let until = Instant::now() + Duration::from_secs(4);
             let frames = w.wait(10, "time", |_, _| Instant::now() >= until);
-            println!("{damage:?}: {} frames, {:?}", frames.len(), w.cameras.total());
+            println!(
+                "{damage:?}: {} frames, {:?}",
+                frames.len(),
+                w.cameras.total()
+            );
         }
         *proxy.damage.lock().unwrap() = Damage::default();
         w.forget();
@@ -302,12 +350,16 @@ fn rubbish_instead_of_rtsp_is_no_camera() {
                 continue;
             };
             socket.set_nonblocking(false).unwrap();
-            socket.set_read_timeout(Some(Duration::from_millis(200))).unwrap();
+            socket
+                .set_read_timeout(Some(Duration::from_millis(200)))
+                .unwrap();
             // It may hang up first.
             let _ = socket.read(&mut [0; 2000]);
             round = round.wrapping_add(1);
             let text: Vec<u8> = match round % 4 {
-                0 => (0..20_000u32).map(|i| (i.wrapping_mul(2_654_435_761) >> 13) as u8).collect(),
+                0 => (0..20_000u32)
+                    .map(|i| (i.wrapping_mul(2_654_435_761) >> 13) as u8)
+                    .collect(),
                 1 => b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello".to_vec(),
                 2 => b"RTSP/1.0 200 OK\r\nCSeq: 1\r\nContent-Length: 999999999\r\n\r\n".to_vec(),
                 _ => b"RTSP/1.0 200 OK\r\nCSeq: 1\r\nPublic: DESCRIBE\r\n\r\n$\0\xff\xff".to_vec(),
@@ -315,7 +367,8 @@ fn rubbish_instead_of_rtsp_is_no_camera() {
             let _ = socket.write_all(&text);
         }
     });
-    let body = format!("source = \"rtsp://127.0.0.1:{port}/x\"\nstall_secs = 1.0\nbackoff_max_secs = 0.5");
+    let body =
+        format!("source = \"rtsp://127.0.0.1:{port}/x\"\nstall_secs = 1.0\nbackoff_max_secs = 0.5");
     let counts = watched(&body, |w| {
         w.wait(40, "eight attempts", |states, _| {
             let lost = states.iter().filter(|(s, _)| *s == CameraState::BackingOff);
@@ -333,7 +386,13 @@ fn rubbish_instead_of_rtsp_is_no_camera() {
 fn a_stream_of_rubbish_is_stalled_and_not_believed() {
     let _alone = alone();
     let server = RtspServer::ball(0);
-    let proxy = Proxy::start(server.port, Damage { random: 1000, ..Damage::default() });
+    let proxy = Proxy::start(
+        server.port,
+        Damage {
+            random: 1000,
+            ..Damage::default()
+        },
+    );
     let body = format!(
         "source = \"rtsp://127.0.0.1:{}/ball\"\nstall_secs = 1.5\nbackoff_max_secs = 0.5",
         proxy.port
@@ -375,13 +434,20 @@ fn http(style: HttpStyle) -> (HttpCamera, String) {
 fn motion_jpeg_over_http_is_watched_lost_and_found_again() {
     let _alone = alone();
     for (auth, sloppy) in [(false, false), (true, false), (true, true)] {
-        let style = HttpStyle { auth, frames: usize::MAX, sloppy };
+        let style = HttpStyle {
+            auth,
+            frames: usize::MAX,
+            sloppy,
+        };
         let (camera, body) = http(style.clone());
         let counts = watched(&body, |w| {
             let frames = w.wait(20, "frames", |_, frames| frames.len() >= 10);
             assert!(frames.iter().all(|f| f.picture.size() == (96, 64)));
             let chain = w.cameras.statuses()[&0].chain.clone();
-            assert_eq!(chain, "http multipart, jpeg, jpegdec (software), I420 96x64, bt601, full");
+            assert_eq!(
+                chain,
+                "http multipart, jpeg, jpegdec (software), I420 96x64, bt601, full"
+            );
             let port = camera.kill();
             w.wait_for(20, CameraState::BackingOff);
             let _again = HttpCamera::start(port, style);
@@ -399,26 +465,44 @@ fn motion_jpeg_over_http_is_watched_lost_and_found_again() {
 #[test]
 fn http_refuses_a_wrong_password_and_ends_and_starts_again() {
     let _alone = alone();
-    let (camera, body) = http(HttpStyle { auth: true, frames: usize::MAX, sloppy: false });
+    let (camera, body) = http(HttpStyle {
+        auth: true,
+        frames: usize::MAX,
+        sloppy: false,
+    });
     watched(&body.replace("secret", "wrong-one"), |w| {
         w.wait_for(20, CameraState::BackingOff);
         let detail = detail_of(w, CameraState::BackingOff);
-        assert!(detail.contains("the camera refuses user and password"), "{detail}");
+        assert!(
+            detail.contains("the camera refuses user and password"),
+            "{detail}"
+        );
         assert!(!detail.contains("wrong-one"), "{detail}");
     });
     assert!(camera.refused.load(Ordering::Relaxed) >= 1);
     drop(camera);
     // Every connection ends after eight frames.
-    let (_camera, body) = http(HttpStyle { auth: false, frames: 8, sloppy: false });
+    let (_camera, body) = http(HttpStyle {
+        auth: false,
+        frames: 8,
+        sloppy: false,
+    });
     let counts = watched(&body, |w| {
         w.wait(20, "three rounds", |states, _| {
-            states.iter().filter(|(s, _)| *s == CameraState::Live).count() >= 3
+            states
+                .iter()
+                .filter(|(s, _)| *s == CameraState::Live)
+                .count()
+                >= 3
         });
         check_order(&states(w));
         let detail = detail_of(w, CameraState::BackingOff);
         assert!(detail.contains("the stream ended"), "{detail}");
     });
-    assert!(counts.reconnects >= 2 && counts.received >= 16, "{counts:?}");
+    assert!(
+        counts.reconnects >= 2 && counts.received >= 16,
+        "{counts:?}"
+    );
 }
 
 /// A clock whose wall can be set.
@@ -441,12 +525,17 @@ fn the_camera_s_clock_is_read_and_an_hour_either_way_is_survived() {
     let _alone = alone();
     let server = RtspServer::ball(0);
     let body = format!("source = \"{}\"", server.url());
-    let hands = Arc::new(Settable { start: Instant::now(), set_by: Mutex::new(0.0) });
+    let hands = Arc::new(Settable {
+        start: Instant::now(),
+        set_by: Mutex::new(0.0),
+    });
     let clock = Clock::new(hands.clone());
     let dir = tempfile::tempdir().unwrap();
     let w = Watched::start_by(&config(dir.path(), &[body]), clock.clone());
     // Sender reports come every few seconds.
-    w.wait(40, "the camera's clock", |_, _| w.cameras.statuses()[&0].clock.source == "camera");
+    w.wait(40, "the camera's clock", |_, _| {
+        w.cameras.statuses()[&0].clock.source == "camera"
+    });
     let frames = w.wait(20, "frames", |_, frames| frames.len() >= 60);
     let health = w.cameras.statuses()[&0].clock;
     assert!(health.healthy, "{health:?}");
@@ -460,16 +549,26 @@ fn the_camera_s_clock_is_read_and_an_hour_either_way_is_survived() {
     }
     for (i, jump) in [3600.0, -3600.0, -3600.0, 3600.0].into_iter().enumerate() {
         *hands.set_by.lock().unwrap() += jump;
-        w.wait(10, "frames before it is followed", |_, frames| frames.len() >= 5);
+        w.wait(10, "frames before it is followed", |_, frames| {
+            frames.len() >= 5
+        });
         assert!((clock.follow().unwrap() - jump).abs() < 0.1);
         let frames = w.wait(20, "frames after", |_, frames| frames.len() >= 30);
         // One that was stamped before may still be there; from then on the base says how to compare.
-        let even: Vec<f64> = frames.iter().map(|f| f.time - f.clock_base.unwrap()).collect();
+        let even: Vec<f64> = frames
+            .iter()
+            .map(|f| f.time - f.clock_base.unwrap())
+            .collect();
         for pair in even.windows(2) {
             assert!(pair[1] > pair[0] && pair[1] - pair[0] < 1.0, "{pair:?}");
         }
         let last = frames.last().unwrap();
-        assert!((last.time - clock.now()).abs() < 1.0, "{} {}", last.time, clock.now());
+        assert!(
+            (last.time - clock.now()).abs() < 1.0,
+            "{} {}",
+            last.time,
+            clock.now()
+        );
         let health = w.cameras.statuses()[&0].clock;
         // Every second jump sets it right again.
         assert_eq!(health.healthy, i % 2 == 1, "{health:?}");
@@ -500,10 +599,17 @@ fn cameras_come_and_go_five_hundred_times_and_leave_nothing() {
         cameras.add(0, &config.cameras[i % 2]).unwrap();
         let deadline = Instant::now() + Duration::from_secs(10);
         while cameras.take(1, Duration::from_millis(100)).is_empty() {
-            assert!(Instant::now() < deadline, "no frame in cycle {i}: {:?}", cameras.statuses());
+            assert!(
+                Instant::now() < deadline,
+                "no frame in cycle {i}: {:?}",
+                cameras.statuses()
+            );
         }
         cameras.remove(0);
-        assert!(cameras.take(1, Duration::ZERO).is_empty(), "not a frame more");
+        assert!(
+            cameras.take(1, Duration::ZERO).is_empty(),
+            "not a frame more"
+        );
     };
     for i in 0..40 {
         cycle(i);

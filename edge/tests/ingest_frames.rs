@@ -41,14 +41,20 @@ fn round_up(n: usize, to: usize) -> usize {
 fn noise(format: &str, (width, height): (usize, usize)) -> (Vec<u8>, Vec<u8>, Vec<u8>) {
     let mut state = 7u64;
     let mut next = move || {
-        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+        state = state
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1);
         (state >> 56) as u8
     };
     let (cw, ch) = (width.div_ceil(2), height.div_ceil(2));
     // (width, rows, stride, rows with padding) of each plane.
     let luma = (width, height, round_up(width, 4), round_up(height, 2));
     let planes = match format {
-        "I420" => vec![luma, (cw, ch, round_up(cw, 4), ch), (cw, ch, round_up(cw, 4), ch)],
+        "I420" => vec![
+            luma,
+            (cw, ch, round_up(cw, 4), ch),
+            (cw, ch, round_up(cw, 4), ch),
+        ],
         _ => vec![luma, (2 * cw, ch, round_up(width, 4), ch)],
     };
     let (mut raw, mut y, mut chroma) = (Vec::new(), Vec::new(), Vec::new());
@@ -117,15 +123,19 @@ fn colours_are_those_that_gstreamer_makes_of_them() {
             ((321, 241), "1:4:0:0", Matrix::Bt601),
             ((320, 240), "1:3:0:0", Matrix::Bt709),
         ] {
-            for pattern in ["smpte", "colors", "gradient", "zone-plate kx2=20 ky2=20 kt=1"] {
+            for pattern in [
+                "smpte",
+                "colors",
+                "gradient",
+                "zone-plate kx2=20 ky2=20 kt=1",
+            ] {
                 let (width, height) = size;
                 let source = format!(
                     "pipeline:videotestsrc num-buffers=1 pattern={pattern} ! video/x-raw,format={format},width={width},height={height},framerate=10/1,colorimetry=(string){colorimetry}"
                 );
                 let (ours, chain) = frames(&source);
-                let (theirs, _) = frames(&format!(
-                    "{source} ! videoconvert ! video/x-raw,format=RGB"
-                ));
+                let (theirs, _) =
+                    frames(&format!("{source} ! videoconvert ! video/x-raw,format=RGB"));
                 assert!(matches!(theirs[0], Picture::Rgb(_)));
                 let colour = yuv(&ours[0]).colour();
                 assert_eq!(colour.matrix, matrix);

@@ -115,9 +115,7 @@ fn motion_agrees_with_yolox_on_a_real_plaza() {
         let mut agreement = Agreement::default();
         for step in open_files_in_step(&with_motion).unwrap().take(frames) {
             for frame in step.unwrap() {
-                let wanted: Vec<Ltrb> = reference
-                    .detect(&[&frame])
-                    .unwrap()[0]
+                let wanted: Vec<Ltrb> = reference.detect(&[&frame]).unwrap()[0]
                     .iter()
                     .map(|d| d.ltrb)
                     .collect();
@@ -241,7 +239,9 @@ fn an_embedding_from_planes_is_the_one_from_rgb() {
             plaza.display()
         );
         for format in formats {
-            chain.push_str(&format!(" ! videoconvert dither=none ! video/x-raw,format={format}"));
+            chain.push_str(&format!(
+                " ! videoconvert dither=none ! video/x-raw,format={format}"
+            ));
         }
         chain
     };

@@ -197,7 +197,11 @@ fn cameras_come_change_and_go_while_others_run() {
     adds_up(&summary);
     let events = site.events();
     assert_eq!(events.len() as u64, summary.events);
-    assert!(events.iter().any(|e| e["camera"] == "hall" && e["state"] == "live"));
+    assert!(
+        events
+            .iter()
+            .any(|e| e["camera"] == "hall" && e["state"] == "live")
+    );
 }
 
 #[test]
@@ -212,7 +216,10 @@ fn a_reload_takes_over_what_it_can_and_a_broken_file_changes_nothing() {
         site.wait("door", || site.live("door"));
         // As SIGHUP does; the answer of the address says what came of it.
         let two = camera("door", &video, "fps = 5.0\n") + &camera("gate", &video, "");
-        site.write(&two, "[tracker]\nlost_secs = 1.0\n[gallery]\nmax_prototypes = 4\n");
+        site.write(
+            &two,
+            "[tracker]\nlost_secs = 1.0\n[gallery]\nmax_prototypes = 4\n",
+        );
         let (status, text) = ask(site.at, "POST", "/api/reload", "{}");
         assert_eq!(status, 200, "{text}");
         let told: Value = serde_json::from_str(&text).unwrap();
@@ -231,13 +238,19 @@ fn a_reload_takes_over_what_it_can_and_a_broken_file_changes_nothing() {
         assert!(site.live("gate"));
     });
     adds_up(&summary);
-    assert!(summary.skipped > 0, "door was told to analyse half: {summary:?}");
+    assert!(
+        summary.skipped > 0,
+        "door was told to analyse half: {summary:?}"
+    );
 }
 
 #[test]
 fn the_clock_is_set_by_an_hour_both_ways_and_nobody_is_lost() {
     let site = Site::new();
-    site.write(&camera("door", &site.path("a.mp4"), ""), "[tracker]\nlost_secs = 1.0\n");
+    site.write(
+        &camera("door", &site.path("a.mp4"), ""),
+        "[tracker]\nlost_secs = 1.0\n",
+    );
     let tracked = Mutex::new(Vec::new());
     site.run(|site| {
         site.wait_for_page();
@@ -272,7 +285,10 @@ fn the_clock_is_set_by_an_hour_both_ways_and_nobody_is_lost() {
         times.iter().copied().fold(f64::INFINITY, f64::min),
         times.iter().copied().fold(0.0, f64::max),
     );
-    assert!(high - low > 3500.0, "events bear the time that people see: {low} to {high}");
+    assert!(
+        high - low > 3500.0,
+        "events bear the time that people see: {low} to {high}"
+    );
 }
 
 #[test]
@@ -291,7 +307,11 @@ fn a_full_disk_costs_events_and_nothing_else() {
             let health = site.json("/healthz");
             health["status"] == "degraded" && health.to_string().contains("events are lost")
         });
-        assert_eq!(ask(site.at, "GET", "/healthz", "").0, 200, "degraded is alive");
+        assert_eq!(
+            ask(site.at, "GET", "/healthz", "").0,
+            200,
+            "degraded is alive"
+        );
         assert!(site.live("door"));
     });
     assert!(summary.events_lost > 0 && summary.frames > 5, "{summary:?}");
@@ -312,13 +332,17 @@ fn a_gallery_that_cannot_be_written_costs_decisions_until_it_can() {
         let lock = rusqlite::Connection::open(site.path("gallery.db")).unwrap();
         lock.execute_batch("BEGIN IMMEDIATE;").unwrap();
         site.wait("it is told", || {
-            site.json("/healthz").to_string().contains("decisions cannot be kept")
+            site.json("/healthz")
+                .to_string()
+                .contains("decisions cannot be kept")
         });
         assert!(site.live("door"), "the cameras go on");
         lock.execute_batch("ROLLBACK;").unwrap();
         drop(lock);
         site.wait("it recovers", || site.json("/healthz")["status"] == "ok");
-        site.wait("somebody is known", || site.json("/api/state")["known"].as_u64() > Some(0));
+        site.wait("somebody is known", || {
+            site.json("/api/state")["known"].as_u64() > Some(0)
+        });
     });
     assert!(summary.identities > 0, "{summary:?}");
 }

@@ -83,7 +83,8 @@ fn soak(seconds: f64) -> Soaked {
     let began = Instant::now();
     let cycles = (CYCLES as f64 * seconds / 3600.0).ceil() as u64;
     std::thread::scope(|scope| {
-        let run = scope.spawn(|| run_by(&config, Some(seconds), &signals, Clock::new(fast.clone())));
+        let run =
+            scope.spawn(|| run_by(&config, Some(seconds), &signals, Clock::new(fast.clone())));
         scope.spawn(|| {
             while began.elapsed().as_secs_f64() < seconds - 2.0 {
                 std::thread::sleep(Duration::from_secs_f64((seconds / 360.0).min(10.0)));
@@ -99,7 +100,8 @@ fn soak(seconds: f64) -> Soaked {
             let due = Instant::now() + every;
             // A few names again and again, as cameras that a person plugs in and out.
             let name = format!("visitor-{}", cycle % 5);
-            let body = serde_json::json!({"name": name, "source": source, "loop": true}).to_string();
+            let body =
+                serde_json::json!({"name": name, "source": source, "loop": true}).to_string();
             let (status, text) = ask(at, "POST", "/api/cameras", &body);
             assert_eq!(status, 200, "{text}");
             std::thread::sleep(every / 2);
@@ -114,8 +116,14 @@ fn soak(seconds: f64) -> Soaked {
         }
         let (status, metrics) = ask(at, "GET", "/metrics", "");
         assert_eq!(status, 200);
-        assert!(!metrics.contains("visitor-"), "series of cameras that are gone:\n{metrics}");
-        assert!(metrics.contains(&format!("reid_clock_jumps_total {jumps}")), "{metrics}");
+        assert!(
+            !metrics.contains("visitor-"),
+            "series of cameras that are gone:\n{metrics}"
+        );
+        assert!(
+            metrics.contains(&format!("reid_clock_jumps_total {jumps}")),
+            "{metrics}"
+        );
         let (status, health) = ask(at, "GET", "/healthz", "");
         assert_eq!(status, 200, "{health}");
         assert!(health.contains("\"status\":\"ok\""), "{health}");

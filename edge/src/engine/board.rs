@@ -17,12 +17,7 @@ pub(super) struct Board(Arc<Mutex<BTreeMap<&'static str, ModelHealth>>>);
 
 impl Board {
     /// Writes what is known of a model (`detector`, `embedder`).
-    pub(super) fn write(
-        &self,
-        model: &'static str,
-        description: String,
-        status: Option<Status>,
-    ) {
+    pub(super) fn write(&self, model: &'static str, description: String, status: Option<Status>) {
         let fallback = status.as_ref().is_some_and(|s| s.fallback);
         let runtime = status.map_or(serde_json::Value::Null, |s| {
             // A struct of words and numbers always becomes JSON.

@@ -150,10 +150,12 @@ impl Worker {
                 return;
             };
             let over = !matches!(taken, Ok(Taken::Frames(_)));
-            let outcome = taken.map_err(EngineError::from).and_then(|taken| match taken {
-                Taken::Frames(frames) => self.detect(frames),
-                _ => Ok(Seen::Over),
-            });
+            let outcome = taken
+                .map_err(EngineError::from)
+                .and_then(|taken| match taken {
+                    Taken::Frames(frames) => self.detect(frames),
+                    _ => Ok(Seen::Over),
+                });
             if self.done.send(Turn { number, outcome }).is_err() || over {
                 return;
             }

@@ -170,7 +170,12 @@ mod tests {
         let mut buffer = gst::Buffer::with_size(1).unwrap();
         let caps = gst::Caps::builder("timestamp/x-ntp").build();
         let time = gst::ClockTime::from_mseconds(2_208_988_800_000 + 1_700_000_000_250);
-        gst::ReferenceTimestampMeta::add(buffer.get_mut().unwrap(), &caps, time, gst::ClockTime::NONE);
+        gst::ReferenceTimestampMeta::add(
+            buffer.get_mut().unwrap(),
+            &caps,
+            time,
+            gst::ClockTime::NONE,
+        );
         let sample = gst::Sample::builder().buffer(&buffer).build();
         let captured = SenderReports::default().captured(&sample).unwrap();
         assert!((captured - 1_700_000_000.25).abs() < 1e-6, "{captured}");

@@ -275,8 +275,12 @@ pub(super) fn decode(
     let sink = first
         .static_pad("sink")
         .ok_or_else(|| internal(camera, "the decoder has no sink pad"))?;
-    pad.link(&sink)
-        .map_err(|e| internal(camera, &format!("{caps} does not fit {}: {e}", first.name())))?;
+    pad.link(&sink).map_err(|e| {
+        internal(
+            camera,
+            &format!("{caps} does not fit {}: {e}", first.name()),
+        )
+    })?;
     Ok(())
 }
 

@@ -261,10 +261,11 @@ pub(super) fn any_hardware(has: &dyn Fn(&str) -> bool) -> bool {
 /// Whether an element decodes in hardware, by its name or its own word.
 pub(super) fn is_hardware(factory: &gst::ElementFactory) -> bool {
     let name = factory.name();
-    let listed = CODECS
-        .iter()
-        .any(|c| c.hardware().contains(&name.as_str()));
-    listed || factory.metadata("klass").is_some_and(|k| k.contains("Hardware"))
+    let listed = CODECS.iter().any(|c| c.hardware().contains(&name.as_str()));
+    listed
+        || factory
+            .metadata("klass")
+            .is_some_and(|k| k.contains("Hardware"))
 }
 
 #[cfg(test)]
@@ -330,7 +331,12 @@ mod tests {
         assert_eq!(chosen(H264, Auto, &[]), h264(&["avdec_h264"]));
         assert_eq!(
             chosen(H265, Hardware, &JETSON),
-            Ok(vec!["h265parse", "nvv4l2decoder", "nvvidconv", "capsfilter"])
+            Ok(vec![
+                "h265parse",
+                "nvv4l2decoder",
+                "nvvidconv",
+                "capsfilter"
+            ])
         );
         assert_eq!(
             chosen(Jpeg, Auto, &JETSON),
@@ -352,8 +358,7 @@ mod tests {
     #[test]
     fn hardware_that_is_not_there_is_refused_and_what_is_missing_is_named() {
         for more in [&["vah265dec"][..], &[]] {
-            let Err(NoDecoder::Hardware(names)) =
-                chosen(Codec::H264, Preference::Hardware, more)
+            let Err(NoDecoder::Hardware(names)) = chosen(Codec::H264, Preference::Hardware, more)
             else {
                 panic!("there is none")
             };

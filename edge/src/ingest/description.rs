@@ -102,20 +102,18 @@ fn source(elements: &[gst::Element]) -> String {
     let names: Vec<String> = elements.iter().map(factory).collect();
     let has = |name: &str| names.iter().any(|n| n == name);
     let last = names.last().map_or("", String::as_str);
-    let rtsp = elements
-        .iter()
-        .find_map(|e| {
-            let mut parent = e.parent();
-            while let Some(p) = parent {
-                if let Some(e) = p.downcast_ref::<gst::Element>()
-                    && factory(e) == "rtspsrc"
-                {
-                    return Some(e.clone());
-                }
-                parent = p.parent();
+    let rtsp = elements.iter().find_map(|e| {
+        let mut parent = e.parent();
+        while let Some(p) = parent {
+            if let Some(e) = p.downcast_ref::<gst::Element>()
+                && factory(e) == "rtspsrc"
+            {
+                return Some(e.clone());
             }
-            None
-        });
+            parent = p.parent();
+        }
+        None
+    });
     if let Some(rtsp) = rtsp.and_downcast::<gst::Bin>() {
         let mut inside = rtsp.iterate_recurse().into_iter().flatten();
         return match inside.any(|e| factory(&e) == "udpsrc") {

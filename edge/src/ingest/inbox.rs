@@ -345,7 +345,10 @@ mod tests {
         assert!(matches!(inbox.next(second), Event::Message));
         assert!(matches!(inbox.next(second), Event::Ended));
         let quiet = live(&Tally::default());
-        assert!(matches!(quiet.next(Duration::from_millis(1)), Event::Nothing));
+        assert!(matches!(
+            quiet.next(Duration::from_millis(1)),
+            Event::Nothing
+        ));
         quiet.wake();
         assert!(matches!(quiet.next(second), Event::Woken));
     }
@@ -361,7 +364,11 @@ mod tests {
         ));
         let writer = {
             let inbox = inbox.clone();
-            std::thread::spawn(move || (0..50).filter(|i| inbox.put(sample(i * 40, false), None)).count())
+            std::thread::spawn(move || {
+                (0..50)
+                    .filter(|i| inbox.put(sample(i * 40, false), None))
+                    .count()
+            })
         };
         for i in 0..10 {
             let Event::Frame(frame) = inbox.next(Duration::from_secs(5)) else {

@@ -308,7 +308,10 @@ mod tests {
                 // `run` checks that steps stay even.
                 bench.run(500, offset);
                 let now = bench.last.map(|s| s.base);
-                assert!(now.zip(before).is_some_and(|(n, b)| (n - b - jump).abs() < 1e-6));
+                assert!(
+                    now.zip(before)
+                        .is_some_and(|(n, b)| (n - b - jump).abs() < 1e-6)
+                );
                 let health = bench.stamper.health();
                 match offset {
                     // The camera kept the right time, so it is this machine that is off.

@@ -499,9 +499,7 @@ impl Stream {
     pub(super) fn close(&mut self) -> Latch {
         self.inbox.close();
         self.closing
-            .get_or_insert_with(|| {
-                close::start(self.chain.pipeline.clone(), &self.camera.name)
-            })
+            .get_or_insert_with(|| close::start(self.chain.pipeline.clone(), &self.camera.name))
             .clone()
     }
 }

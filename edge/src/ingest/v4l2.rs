@@ -110,11 +110,12 @@ fn rate(structure: &gst::StructureRef, fps: Option<f64>) -> Option<gst::Fraction
         Some(fps) => rates.iter().find(|r| speed(r) + 0.01 >= fps),
         None => rates.iter().rev().find(|r| speed(r) <= MOST_FPS + 0.01),
     };
-    chosen.or(match fps {
-        Some(_) => rates.last(),
-        None => rates.first(),
-    })
-    .copied()
+    chosen
+        .or(match fps {
+            Some(_) => rates.last(),
+            None => rates.first(),
+        })
+        .copied()
 }
 
 #[cfg(test)]

@@ -48,7 +48,9 @@ impl Signals {
                         if told.stop.swap(true, Ordering::Relaxed) {
                             std::process::exit(130);
                         }
-                        tracing::info!("stopping: finishing what is open (once more to stop at once)");
+                        tracing::info!(
+                            "stopping: finishing what is open (once more to stop at once)"
+                        );
                     }
                 });
             })?;

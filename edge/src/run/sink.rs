@@ -140,7 +140,11 @@ mod tests {
         let text = std::fs::read_to_string(folder.join("events.jsonl")).unwrap();
         let times: Vec<f64> = text
             .lines()
-            .map(|l| serde_json::from_str::<serde_json::Value>(l).unwrap()["time"].as_f64().unwrap())
+            .map(|l| {
+                serde_json::from_str::<serde_json::Value>(l).unwrap()["time"]
+                    .as_f64()
+                    .unwrap()
+            })
             .collect();
         assert_eq!(times, [1.0, 4.0]);
         assert!(metrics.text(0.0).contains("reid_events_lost_total 2"));

@@ -107,22 +107,28 @@ impl Run<'_> {
                 failed.push(e);
             }
         }
-        let wanted = new.cameras.iter().filter(|c| {
-            difference.added.contains(&c.name) || difference.changed.contains(&c.name)
-        });
+        let wanted = new
+            .cameras
+            .iter()
+            .filter(|c| difference.added.contains(&c.name) || difference.changed.contains(&c.name));
         for camera in wanted {
             if let Answer::Refused(e) = self.put(camera) {
                 failed.push(e);
             }
         }
-        self.live.set_clock_offset_secs(new.health.clock_offset_secs);
+        self.live
+            .set_clock_offset_secs(new.health.clock_offset_secs);
         // What needs a restart stays as it is, so that the next reload still sees the difference.
         self.config.cameras = new.cameras;
         self.config.tracker = new.tracker;
         self.config.crops = new.crops;
         self.config.health = new.health;
         self.config.log = new.log;
-        if difference.live.iter().any(|s| ["tracker", "crops"].contains(s)) {
+        if difference
+            .live
+            .iter()
+            .any(|s| ["tracker", "crops"].contains(s))
+        {
             self.pipeline.set_rules(&self.config);
         }
         for section in &difference.restart {
@@ -247,7 +253,10 @@ impl Run<'_> {
             if model.fallback {
                 health.problem(
                     Verdict::Degraded,
-                    format!("{} runs on another provider than asked for: {}", model.model, model.description),
+                    format!(
+                        "{} runs on another provider than asked for: {}",
+                        model.model, model.description
+                    ),
                 );
             }
             health.models.push(model);

@@ -332,9 +332,11 @@ async fn ask(app: &App, command: Command) -> Response {
     let answer = tokio::task::spawn_blocking(move || control.ask(command)).await;
     match answer.unwrap_or(Answer::Busy) {
         Answer::Done(value) => Json(value).into_response(),
-        Answer::Refused(reason) => {
-            (StatusCode::UNPROCESSABLE_ENTITY, Json(json!({"error": reason}))).into_response()
-        }
+        Answer::Refused(reason) => (
+            StatusCode::UNPROCESSABLE_ENTITY,
+            Json(json!({"error": reason})),
+        )
+            .into_response(),
         Answer::Unknown(name) => {
             let error = json!({"error": format!("there is no camera {name:?}")});
             (StatusCode::NOT_FOUND, Json(error)).into_response()

@@ -19,8 +19,8 @@ use std::thread::JoinHandle;
 use tokio::sync::Notify;
 
 use access::Access;
-use control::Control;
 pub use config::ServeConfig;
+use control::Control;
 pub use hub::{FrameView, Hub, short, state_name};
 
 /// Why there is no page.

@@ -173,10 +173,7 @@ pub fn serve() {
     factory.connect_media_configure(move |_, media| {
         known.lock().unwrap().push(media.element().downgrade());
     });
-    server
-        .mount_points()
-        .unwrap()
-        .add_factory("/ball", factory);
+    server.mount_points().unwrap().add_factory("/ball", factory);
     server.attach(None).unwrap();
     println!("port={}", server.bound_port());
     let main_loop = glib::MainLoop::new(None, false);

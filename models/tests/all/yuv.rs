@@ -87,10 +87,7 @@ fn siting(name: &str) -> Siting {
 /// Mean and largest difference.
 fn difference(got: &[f32], want: &[f32]) -> (f64, f64) {
     assert_eq!(got.len(), want.len());
-    let off = got
-        .iter()
-        .zip(want)
-        .map(|(a, b)| f64::from((a - b).abs()));
+    let off = got.iter().zip(want).map(|(a, b)| f64::from((a - b).abs()));
     let most = off.clone().fold(0.0, f64::max);
     (off.sum::<f64>() / want.len() as f64, most)
 }
@@ -194,10 +191,9 @@ fn crops_become_the_right_tensor() {
             let (height, width) = (height.parse().unwrap(), width.parse().unwrap());
             let want = floats(&tensors, name);
             for picture in pictures(&source, &case, siting(place)) {
-                for (layout, channels) in [
-                    (Layout::Nchw, Channels::Rgb),
-                    (Layout::Nhwc, Channels::Bgr),
-                ] {
+                for (layout, channels) in
+                    [(Layout::Nchw, Channels::Rgb), (Layout::Nhwc, Channels::Bgr)]
+                {
                     let spec = spec(height, width, layout, channels);
                     let mut preprocess = Preprocess::new(&spec);
                     let mut tensor = vec![0.0; preprocess.tensor_len()];

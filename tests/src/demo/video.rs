@@ -30,10 +30,7 @@ impl Demo {
             "reid-edge",
             &["harvest", "--config", &harvesting, "--out", &harvest],
         )?;
-        let (crops, tracklets) = (
-            count(&harvested, "crops")?,
-            count(&harvested, "tracklets")?,
-        );
+        let (crops, tracklets) = (count(&harvested, "crops")?, count(&harvested, "tracklets")?);
         if tracklets < 4 {
             bail!(
                 "only {tracklets} people could be followed ({crops} crops): too few to learn from. The motion detector wants \
@@ -47,7 +44,15 @@ impl Demo {
         self.live(
             "reid-train",
             &[
-                "fit", "--method", "ice", "--preset", "ice_small", "--data", &data, "--out", &run,
+                "fit",
+                "--method",
+                "ice",
+                "--preset",
+                "ice_small",
+                "--data",
+                &data,
+                "--out",
+                &run,
             ],
         )?;
         let epochs = metrics(&self.folder.join("run/metrics.jsonl"))?;

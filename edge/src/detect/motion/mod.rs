@@ -13,9 +13,9 @@ mod size_prior;
 mod tone;
 
 use background::Background;
+pub use bank::MotionBank;
 use people::People;
 use regions::Region;
-pub use bank::MotionBank;
 use shrink::Shrunk;
 
 use super::nms;
@@ -185,16 +185,15 @@ mod tests {
         }
         fn see(&mut self, picture: RgbImage) -> Vec<Detection> {
             self.number += 1;
-            self.detector
-                .detect(&Frame {
-                    camera: 0,
-                    number: self.number,
-                    time: self.number as f64 * 0.1,
-                    clock_base: None,
-                    arrived: std::time::Instant::now(),
-                    captured: None,
-                    picture: Arc::new(picture.into()),
-                })
+            self.detector.detect(&Frame {
+                camera: 0,
+                number: self.number,
+                time: self.number as f64 * 0.1,
+                clock_base: None,
+                arrived: std::time::Instant::now(),
+                captured: None,
+                picture: Arc::new(picture.into()),
+            })
         }
     }
 

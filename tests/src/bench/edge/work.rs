@@ -197,9 +197,7 @@ fn models(
     };
     let results: Vec<Result<(f64, f64, f64, String)>> = std::thread::scope(|scope| {
         let lane = &lane;
-        let threads: Vec<_> = (0..lanes)
-            .map(|n| scope.spawn(move || lane(n)))
-            .collect();
+        let threads: Vec<_> = (0..lanes).map(|n| scope.spawn(move || lane(n))).collect();
         threads
             .into_iter()
             .map(|t| {
