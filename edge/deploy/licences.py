@@ -37,7 +37,7 @@ def main():
                 texts.setdefault(text, []).append(name)
     if not rows:
         sys.exit("cargo names no crate that reid-edge links")
-    print(f"reid-edge contains these {len(rows)} crates:\n")
+    print(f"reid-edge contains Rust's standard library (MIT OR Apache-2.0) and these {len(rows)} crates:\n")
     print("\n".join(rows))
     for text, names in texts.items():
         print("\n" + "-" * 100 + "\n" + ", ".join(names) + "\n\n" + text)

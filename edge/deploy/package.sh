@@ -3,7 +3,7 @@
 # arm64 on an amd64 machine takes the program of `./reid build-arm64`; anything else takes this machine's target/release.
 #
 # Written with dpkg-deb alone: the recipe is the list of files below and the scripts in edge/deploy/debian/. Needs dpkg-dev (for
-# dpkg-shlibdeps) and installs nothing. The same commit, program and tools give the same bytes.
+# dpkg-shlibdeps), python3 and cargo, and installs nothing. The same commit, program and tools give the same bytes.
 set -eu
 
 root=$(cd "$(dirname "$0")/../.." && pwd)
@@ -19,11 +19,13 @@ if [ "$arch" = "$machine" ]; then
   program=$target/release/reid-edge
   strip="strip"
   run=
+  triple=$(uname -m)-unknown-linux-gnu
   build="./reid package"
 elif [ "$arch" = arm64 ]; then
   program=$root/target/arm64/aarch64-unknown-linux-gnu/release/reid-edge
   strip=aarch64-linux-gnu-strip
   run=$here/run-arm64.sh
+  triple=aarch64-unknown-linux-gnu
   build="./reid build-arm64"
 else
   die "packages are made for $machine (this machine's) and arm64, not for '$arch'"
@@ -41,6 +43,7 @@ out=$root/target/debian
 stage=$out/stage-$arch
 rm -rf "$stage"
 mkdir -p "$stage/DEBIAN"
+chmod 755 "$stage"
 umask 022
 
 # put MODE FROM TO
@@ -58,7 +61,10 @@ put 644 "$here/reid-edge.service" lib/systemd/system/reid-edge.service
 put 644 "$here/debian/copyright" usr/share/doc/reid-edge/copyright
 put 644 "$root/docs/JETSON.md" usr/share/doc/reid-edge/JETSON.md
 put 644 "$here/jetson.conf" usr/share/doc/reid-edge/examples/jetson.conf
-mkdir -p "$stage/usr/share/doc/reid-edge"
+command -v cargo >/dev/null 2>&1 || die "cargo is missing: it lists the crates and their licences"
+python3 "$here/licences.py" "$triple" >"$out/crates-$arch"
+gzip -9n <"$out/crates-$arch" >"$stage/usr/share/doc/reid-edge/crates.gz"
+rm "$out/crates-$arch"
 
 # Every key with its meaning, from the program itself; paths that are written to point where the service may write.
 mkdir -p "$stage/etc/reid"
@@ -144,6 +150,6 @@ printf '/etc/reid/edge.toml.example\n' >"$stage/DEBIAN/conffiles"
 find "$stage" -type d -exec chmod 755 {} +
 
 package=$out/reid-edge_${version}_$arch.deb
-dpkg-deb --root-owner-group -Zxz --build "$stage" "$package" >/dev/null
+dpkg-deb --root-owner-group -Zxz -z6 --build "$stage" "$package" >/dev/null
 rm -rf "$stage"
 say "$package: $(du -k "$package" | cut -f1) KiB; depends on $libraries"
