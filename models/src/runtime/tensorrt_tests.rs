@@ -5,7 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::super::file::TensorInfo;
 use super::super::proto::DataType;
-use super::super::{Axis, Provider};
+use super::super::Provider;
+use super::super::file::Axis;
 use super::*;
 use crate::card::{CARD_VERSION, Decode, Element, InputSpec};
 
