@@ -153,8 +153,7 @@ pub(super) fn decodebin(
             stop.append(gst::Caps::new_empty_simple(codec.media_type()));
         }
         for raw in ["video/x-raw", "audio/x-raw"] {
-            let any = gst::CapsFeatures::new_any();
-            stop.append(gst::Caps::builder(raw).features(any).build());
+            stop.append(gst::Caps::builder(raw).any_features().build());
         }
     }
     decode.set_property("caps", &stop);
