@@ -4,10 +4,12 @@
 //! [`live`] keeps cameras open, newest frame only, and opens lost ones again.
 //!
 //! Within: [`sources`] and [`chain`] build the elements, [`decoders`] chooses which decode, [`description`] reads back what
-//! was built; [`inbox`] takes frames from GStreamer's threads, [`stamp`] dates them by [`camera_clock`] and
-//! [`capture_time`], [`frame`] copies them; [`camera`] is a camera's thread, [`slots`] what the threads share.
+//! was built; [`inbox`] takes frames from GStreamer's threads and [`bus`] their complaints, [`stamp`] dates frames by
+//! [`camera_clock`] and [`capture_time`], [`frame`] copies them; [`camera`] is a camera's thread, [`slots`] what the threads
+//! share.
 
 mod back_off;
+mod bus;
 mod camera;
 mod camera_clock;
 mod capture_time;

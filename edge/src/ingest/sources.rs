@@ -187,6 +187,21 @@ fn v4l2(
     let source = make(camera, "v4l2src")?;
     source.set_property("device", device.to_string_lossy().as_ref());
     chain::add(camera, pipeline, &[&source])?;
+    let led = in_best_mode(camera, pipeline, convert, decoding, &source);
+    if led.is_err() {
+        // The device is open already. It closes without fail.
+        let _ = source.set_state(gst::State::Null);
+    }
+    led
+}
+
+fn in_best_mode(
+    camera: &CameraConfig,
+    pipeline: &gst::Pipeline,
+    convert: &gst::Element,
+    decoding: &Decoding,
+    source: &gst::Element,
+) -> Result<(), IngestError> {
     let lost = |reason: &str| IngestError::Lost {
         camera: camera.name.clone(),
         source_name: camera.source().to_string(),
@@ -205,7 +220,7 @@ fn v4l2(
     let filter = make(camera, decoders::FILTER)?;
     filter.set_property("caps", &mode);
     chain::add(camera, pipeline, &[&filter])?;
-    link(camera, &source, &filter)?;
+    link(camera, source, &filter)?;
     let end = filter
         .static_pad("src")
         .ok_or_else(|| chain::internal(camera, "capsfilter has no source pad"))?;

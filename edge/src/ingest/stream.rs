@@ -6,13 +6,14 @@ use std::time::{Duration, Instant};
 use gstreamer as gst;
 use gstreamer::prelude::*;
 
+use super::bus::Complaints;
 use super::chain::{self, Chain};
 use super::close::{self, Latch};
 use super::counts::Tally;
 use super::decoders::{self, Preference};
 use super::inbox::{Arrived, Dating, Event, Inbox, Keep};
 use super::stamp::{OffsetLimit, Stamper};
-use super::{IngestError, description, frame, packages, redact};
+use super::{IngestError, description, frame};
 use crate::clock::Clock;
 use crate::config::{CameraConfig, Source};
 use crate::types::{CameraIndex, Frame};
@@ -66,10 +67,8 @@ pub struct Stream {
     size: Option<(usize, usize)>,
     /// Unreadable pictures in a row.
     unreadable: u32,
-    missing: Option<IngestError>,
+    complaints: Complaints,
     warning: Option<String>,
-    /// Whether an element that decodes gave up.
-    decoder_failed: bool,
     dead_looks: u32,
     closing: Option<Latch>,
 }
@@ -149,6 +148,13 @@ impl Stream {
         ));
         let by_the_clock = pace == Pace::RealTime && !live;
         let chain = chain::build(camera, preference, by_the_clock, &inbox)?;
+        let complaints = Complaints::listen(
+            &chain.pipeline,
+            camera,
+            &chain.decoding,
+            &inbox,
+            &past.tally,
+        );
         let mut stream = Stream {
             index,
             camera: camera.clone(),
@@ -161,13 +167,11 @@ impl Stream {
             description: String::new(),
             size: None,
             unreadable: 0,
-            missing: None,
+            complaints,
             warning: None,
-            decoder_failed: false,
             dead_looks: 0,
             closing: None,
         };
-        stream.listen();
         if stream
             .chain
             .pipeline
@@ -175,42 +179,11 @@ impl Stream {
             .is_err()
         {
             return Err(stream
-                .bus_error()
-                .unwrap_or_else(|| stream.failed("it does not start")));
+                .complaints
+                .take()
+                .unwrap_or_else(|| stream.complaints.failed("it does not start")));
         }
         Ok(stream)
-    }
-
-    /// Wakes the reader for errors; all other messages are let go of, since nobody reads them.
-    fn listen(&self) {
-        let (inbox, tally) = (self.inbox.clone(), self.tally.clone());
-        let name = self.camera.name.clone();
-        let Some(bus) = self.chain.pipeline.bus() else {
-            return;
-        };
-        bus.set_sync_handler(move |_, message| match message.view() {
-            gst::MessageView::Error(_) => {
-                inbox.ring();
-                gst::BusSyncReply::Pass
-            }
-            gst::MessageView::Element(element)
-                if element
-                    .structure()
-                    .is_some_and(|s| s.name() == "missing-plugin") =>
-            {
-                gst::BusSyncReply::Pass
-            }
-            gst::MessageView::Warning(warning) => {
-                let error = warning.error();
-                if error.is::<gst::StreamError>() {
-                    tally.change(|c| c.bad += 1);
-                }
-                let text = redact(error.message());
-                tracing::debug!(camera = %name, "GStreamer warns: {text}");
-                gst::BusSyncReply::Drop
-            }
-            _ => gst::BusSyncReply::Drop,
-        });
     }
 
     /// Number and time of the newest frame, analysed or not.
@@ -247,7 +220,7 @@ impl Stream {
 
     /// Whether the hardware decoder failed, so that software should be tried.
     pub(super) fn hardware_failed(&self) -> bool {
-        self.decoder_failed && self.chain.decoding.is_hardware()
+        self.complaints.hardware_failed()
     }
 
     /// Waits at most `timeout` for the next frame to analyse (`fps` of the camera is kept here). [`Pulled::Nothing`] may
@@ -268,13 +241,13 @@ impl Stream {
                     }
                 }
                 Event::Message => {
-                    if let Some(error) = self.bus_error() {
+                    if let Some(error) = self.complaints.take() {
                         return self.broken(error);
                     }
                 }
                 Event::Ended => {
                     // An error may have ended it.
-                    return match self.bus_error() {
+                    return match self.complaints.take() {
                         Some(error) => self.broken(error),
                         None => self.ended(),
                     };
@@ -288,7 +261,7 @@ impl Stream {
                             0
                         };
                         if self.dead_looks >= DEAD_LOOKS {
-                            return Err(self.failed("no stream in it can be read"));
+                            return Err(self.complaints.failed("no stream in it can be read"));
                         }
                     }
                     if Instant::now() >= deadline {
@@ -309,7 +282,7 @@ impl Stream {
                 tracing::debug!(camera = %self.camera.name, "a picture cannot be read: {reason}");
                 return Ok(None);
             }
-            Err(reason) if self.live => return Err(self.failed(&reason)),
+            Err(reason) if self.live => return Err(self.complaints.failed(&reason)),
             Err(reason) => {
                 return Err(IngestError::NotVideo {
                     camera: self.camera.name.clone(),
@@ -403,96 +376,6 @@ impl Stream {
     fn warn(&mut self, what: String) {
         tracing::warn!(camera = %self.camera.name, source = %self.camera.source(), "{what}");
         self.warning = Some(what);
-    }
-
-    /// The first error on the bus.
-    fn bus_error(&mut self) -> Option<IngestError> {
-        let bus = self.chain.pipeline.bus()?;
-        let wanted = [gst::MessageType::Error, gst::MessageType::Element];
-        while let Some(message) = bus.pop_filtered(&wanted) {
-            match message.view() {
-                gst::MessageView::Element(element) => {
-                    if let Some(s) = element.structure() {
-                        self.missing = self.missing.take().or_else(|| self.lacks(s));
-                    }
-                }
-                gst::MessageView::Error(error) => return Some(self.explained(error)),
-                _ => {}
-            }
-        }
-        None
-    }
-
-    fn explained(&mut self, message: &gst::message::Error) -> IngestError {
-        // What is missing or wanted explains the error that follows from it.
-        let known = self.chain.decoding.take_problem().or(self.missing.take());
-        if let Some(known) = known {
-            return known;
-        }
-        let error = message.error();
-        self.decoder_failed = message
-            .src()
-            .and_then(|s| s.downcast_ref::<gst::Element>())
-            .and_then(|e| e.factory())
-            .is_some_and(|f| f.metadata("klass").is_some_and(|k| k.contains("Decoder")));
-        if self.camera.is_live() && error.matches(gst::ResourceError::NotAuthorized) {
-            return IngestError::Refused {
-                camera: self.camera.name.clone(),
-                source_name: self.camera.source().to_string(),
-            };
-        }
-        let detail = message.debug().and_then(|d| {
-            let line = d.lines().last()?.trim();
-            (!line.is_empty() && !line.starts_with("../") && !line.ends_with("():"))
-                .then(|| line.to_owned())
-        });
-        let mut reason = error.message().trim().to_owned();
-        if let Some(detail) = detail.filter(|d| !reason.contains(d.as_str())) {
-            reason = format!("{reason} ({detail})");
-        }
-        self.failed(&reason)
-    }
-
-    fn lacks(&self, missing: &gst::StructureRef) -> Option<IngestError> {
-        let (what, package) = match missing.get::<gst::Caps>("detail") {
-            Ok(caps) => {
-                let media = caps.structure(0)?.name().to_string();
-                if media.starts_with("audio/") || media.starts_with("text/") {
-                    return None;
-                }
-                let package = packages::of_media_type(&media);
-                (format!("reader of {media}"), package)
-            }
-            Err(_) => {
-                let name = missing.get::<String>("detail").ok()?;
-                let package = packages::of_element(&name);
-                (format!("element {name}"), package)
-            }
-        };
-        Some(IngestError::MissingPlugin {
-            camera: self.camera.name.clone(),
-            what,
-            package,
-        })
-    }
-
-    fn failed(&self, reason: &str) -> IngestError {
-        let camera = self.camera.name.clone();
-        let source_name = self.camera.source().to_string();
-        let reason = redact(reason);
-        if self.camera.is_live() {
-            IngestError::Lost {
-                camera,
-                source_name,
-                reason,
-            }
-        } else {
-            IngestError::NotVideo {
-                camera,
-                source_name,
-                reason: format!("{reason}; truncated, or not a video"),
-            }
-        }
     }
 
     /// Starts to close it.
