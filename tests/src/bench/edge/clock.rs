@@ -140,8 +140,7 @@ pub fn times(server: &Server) -> Result<Vec<(u64, f64)>> {
 
 /// The newest report of a sender, from the manager of the RTP sessions.
 fn report(manager: &gst::Element, sender: u32) -> Option<Report> {
-    let session =
-        manager.emit_by_name::<Option<glib::Object>>("get-internal-session", &[&0u32])?;
+    let session = manager.emit_by_name::<Option<glib::Object>>("get-internal-session", &[&0u32])?;
     let source = session.emit_by_name::<Option<glib::Object>>("get-source-by-ssrc", &[&sender])?;
     let stats = source.property::<gst::Structure>("stats");
     stats.get::<bool>("have-sr").ok().filter(|have| *have)?;
@@ -171,7 +170,10 @@ mod tests {
         let mut header = [0u8; 12];
         header[4..8].copy_from_slice(&7u32.to_be_bytes());
         header[8..].copy_from_slice(&9u32.to_be_bytes());
-        let packet = Packet { sender: 9, ticks: 7 };
+        let packet = Packet {
+            sender: 9,
+            ticks: 7,
+        };
         assert_eq!(Packet::read(&header), Some(packet));
         assert_eq!(Packet::read(&header[..11]), None);
     }

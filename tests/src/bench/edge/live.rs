@@ -201,7 +201,8 @@ impl Bench {
         arguments.extend((0..CAMERAS).map(|i| server.url(i).into()));
         let mut done = self.peers.run(&arguments)?;
         drop(server);
-        let text = std::fs::read_to_string(&events).with_context(|| events.display().to_string())?;
+        let text =
+            std::fs::read_to_string(&events).with_context(|| events.display().to_string())?;
         let seen = Seen::of(&text, &Sent::read(&log)?)?;
         done["capture_latency"] = spread(&seen.from_sent);
         done["latency"] = spread(&seen.from_arrival);
@@ -272,7 +273,13 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let log = dir.path().join("sent.txt");
         let lines: String = (0..10)
-            .map(|i| format!("0 {i} {:.3}\n1 {i} {:.3}\n", 100.0 + 0.1 * f64::from(i), 100.05 + 0.1 * f64::from(i)))
+            .map(|i| {
+                format!(
+                    "0 {i} {:.3}\n1 {i} {:.3}\n",
+                    100.0 + 0.1 * f64::from(i),
+                    100.05 + 0.1 * f64::from(i)
+                )
+            })
             .collect();
         std::fs::write(&log, lines).unwrap();
         let sent = Sent::read(&log).unwrap();

@@ -73,7 +73,9 @@ impl Bench {
 
     /// Decoder and models without a pipeline around them.
     fn alone(&self, frames: usize, crops: usize) -> Result<Value> {
-        let decoded = self.site.measure(&words(&[&"decode", &self.site.plaza()]))?;
+        let decoded = self
+            .site
+            .measure(&words(&[&"decode", &self.site.plaza()]))?;
         let mut alone = self.site.measure(&words(&[
             &"models",
             &self.site.detector(),

@@ -101,7 +101,9 @@ impl Bench {
             let replay = |name: &str, crops: &str| -> Result<(f64, u64)> {
                 let file = format!("world-sparse-{seed}-{name}.toml");
                 let sections = world.sections();
-                let config = self.site.config(&file, &sections, &detector.section, crops, "")?;
+                let config = self
+                    .site
+                    .config(&file, &sections, &detector.section, crops, "")?;
                 let report = self.site.replay(&config, &[&"--gt", &world.truth()])?;
                 let idf1 = report["idf1"].as_f64().context("no number `idf1`")?;
                 let crops = report["timings"]["crops"].as_u64();
@@ -179,9 +181,7 @@ impl Bench {
             ours: ours.text(0),
             peer: peer.text(0),
             ratio: ratio.text(2),
-            reach: most.map_or_else(Reach::none, |m| {
-                Reach::at_most(ratio.median(), m, "1/3")
-            }),
+            reach: most.map_or_else(Reach::none, |m| Reach::at_most(ratio.median(), m, "1/3")),
             limit: format!("the peer's import of BoxMOT, and PyTorch with it, brings {import:.0}"),
             numbers: json!({"ours": ours.values(), "peer": peer.values(), "ratio": ratio.values(),
                 "peer_import": import}),

@@ -25,7 +25,9 @@ impl Spread {
             .iter()
             .map(|v| v.pointer(&pointer)?.as_f64())
             .collect();
-        Ok(Spread(values.with_context(|| format!("no number `{path}`"))?))
+        Ok(Spread(
+            values.with_context(|| format!("no number `{path}`"))?,
+        ))
     }
 
     /// Round by round, this over `other`.
@@ -166,7 +168,9 @@ impl Table {
     pub fn push(&mut self, row: Row) {
         let mut line = String::new();
         if self.rows.is_empty() {
-            line.push_str("| work | ours | peer | ours / peer | reach | limit |\n|---|---|---|---|---|---|\n");
+            line.push_str(
+                "| work | ours | peer | ours / peer | reach | limit |\n|---|---|---|---|---|---|\n",
+            );
         }
         // Writing into a string cannot fail.
         let _ = write!(

@@ -157,11 +157,9 @@ impl Server {
     pub fn start(site: &Site, video: &Path, cameras: usize, log: &Path) -> Result<Self> {
         let count = cameras.to_string();
         let mut command = site.command("reid-bench")?;
-        command.args(["measure-edge", "serve"]).args([
-            video,
-            Path::new(&count),
-            log,
-        ]);
+        command
+            .args(["measure-edge", "serve"])
+            .args([video, Path::new(&count), log]);
         let mut child = command
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())

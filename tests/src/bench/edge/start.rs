@@ -25,9 +25,9 @@ impl Bench {
             "plaza".to_owned(),
             format!("source = {:?}", self.site.plaza()),
         );
-        let config = self
-            .site
-            .config("start.toml", &[camera], &self.site.yolox(), BUDGET, ALONE)?;
+        let config =
+            self.site
+                .config("start.toml", &[camera], &self.site.yolox(), BUDGET, ALONE)?;
         let ours = || self.first_event(&config);
         let peer = || self.peer_start(setting);
         // Caches are warm from here on.

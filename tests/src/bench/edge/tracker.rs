@@ -82,7 +82,9 @@ impl Bench {
             .site
             .config("plaza-weak.toml", &[camera], &section, "", "")?;
         let folder = self.site.path("plaza-detections");
-        let found = self.site.measure(&words(&[&"detections", &config, &folder]))?;
+        let found = self
+            .site
+            .measure(&words(&[&"detections", &config, &folder]))?;
         Ok(Sequence {
             video: self.site.plaza(),
             detections: folder.join("plaza.txt"),
@@ -145,10 +147,12 @@ impl Bench {
         if !told.is_file() {
             let file = world.file(&format!("detections-{kind}.toml"));
             let name = file.display().to_string();
-            let config =
-                self.site
-                    .config(&name, &world.sections(), &detector.section, "", "")?;
-            let found = self.site.measure(&words(&[&"detections", &config, &folder]))?;
+            let config = self
+                .site
+                .config(&name, &world.sections(), &detector.section, "", "")?;
+            let found = self
+                .site
+                .measure(&words(&[&"detections", &config, &folder]))?;
             fs::write(&told, found.to_string()).with_context(|| told.display().to_string())?;
         }
         let found: Value = serde_json::from_str(&fs::read_to_string(&told)?)?;

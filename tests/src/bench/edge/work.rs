@@ -10,8 +10,8 @@ use clap::Subcommand;
 use gstreamer as gst;
 use gstreamer::prelude::*;
 use reid_edge::config::{EdgeConfig, TrackerConfig};
+use reid_edge::engine::{Engine, Next, Purpose};
 use reid_edge::ingest;
-use reid_edge::perception::Perception;
 use reid_edge::track::{Tracker, TrackletIds};
 use reid_edge::types::{Detection, Ltrb};
 use reid_models::runtime::{self, RuntimeConfig};
@@ -168,7 +168,7 @@ fn models(
                 .collect();
             let mut session = runtime::open(model, &card, &config)?;
             // The first run lays out memory.
-            session.run(1, &tensor)?;
+            session.run_with(1, &tensor, &mut |_| {})?;
             sessions.push((session, tensor));
         }
         let share = |all: usize| all / lanes + usize::from(number < all % lanes);
@@ -182,11 +182,11 @@ fn models(
             let until = runs[1] * (i + 1) / runs[0];
             let before = thread_cpu_seconds()?;
             let (session, tensor) = &mut sessions[0];
-            session.run(1, tensor)?;
+            session.run_with(1, tensor, &mut |_| {})?;
             let between = thread_cpu_seconds()?;
             let (session, tensor) = &mut sessions[1];
             while done < until {
-                session.run(1, tensor)?;
+                session.run_with(1, tensor, &mut |_| {})?;
                 done += 1;
             }
             spent[0] += between - before;
@@ -197,9 +197,7 @@ fn models(
     };
     let results: Vec<Result<(f64, f64, f64, String)>> = std::thread::scope(|scope| {
         let lane = &lane;
-        let threads: Vec<_> = (0..lanes)
-            .map(|n| scope.spawn(move || lane(n)))
-            .collect();
+        let threads: Vec<_> = (0..lanes).map(|n| scope.spawn(move || lane(n))).collect();
         threads
             .into_iter()
             .map(|t| {
@@ -221,11 +219,18 @@ fn models(
 fn detect(config: &Path, out: &Path) -> Result<Value> {
     let config = EdgeConfig::load(config)?;
     fs::create_dir_all(out).with_context(|| out.display().to_string())?;
-    let mut perception = Perception::new(&config)?;
+    let mut engine = Engine::start(&config, Purpose::Replay, false, || {
+        Ok(Box::new(ingest::open_files_in_step(&config)?))
+    })?;
     let mut texts = vec![String::new(); config.cameras.len()];
     let (mut frames, mut boxes) = (0, 0);
-    for step in ingest::open_files_in_step(&config)? {
-        for analysed in perception.step(step?)?.frames {
+    loop {
+        let step = match engine.next(Duration::from_secs(1))? {
+            Next::Step(step) => step,
+            Next::Nothing => continue,
+            Next::Over => break,
+        };
+        for analysed in step.frames {
             frames += 1;
             for d in &analysed.detections {
                 let b = &d.ltrb;
