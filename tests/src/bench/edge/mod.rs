@@ -122,9 +122,10 @@ impl EdgeBench {
             site,
         };
         bench.table.say(&format!(
-            "Peers: {}; {} cores. Median (least to most) of {} rounds.",
+            "Peers: {}; {} cores, load {} before the start. Median (least to most) of {} rounds.",
             bench.peers.description(),
             bench.cores,
+            load(),
             bench.rounds
         ));
         for part in parts {
@@ -143,6 +144,12 @@ impl EdgeBench {
             "peers": bench.peers.versions,
         }))
     }
+}
+
+/// Load of the machine over the last minute: anything near the number of cores is no quiet machine.
+fn load() -> String {
+    let text = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
+    text.split_whitespace().next().unwrap_or("unknown").into()
 }
 
 /// How the peer's sessions run.
