@@ -197,6 +197,8 @@ fn scale_plane<P: PixelTrait + InnerPixel>(
     let i = &part.inner;
     let options = ResizeOptions::new()
         .resize_alg(ResizeAlg::Convolution(filter))
+        // The resizer takes two interleaved samples for brightness and opacity, and would weigh U by V.
+        .use_alpha(false)
         .crop(i.left, i.top, i.width, i.height);
     resizer.resize_typed(&source, &mut target, &options)
 }

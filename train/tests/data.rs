@@ -348,9 +348,7 @@ fn batches_come_in_order_and_do_not_depend_on_threads_or_cache() {
     for batch in &eval {
         for (n, index) in batch.indices.clone().enumerate() {
             let file = reid_models::preprocess::decode(&whole.samples()[index].path).unwrap();
-            preprocess
-                .run_into(&file, None, &mut direct)
-                .unwrap();
+            preprocess.run_into(&file, None, &mut direct).unwrap();
             assert_eq!(batch.pictures[n * len..][..len], direct);
         }
     }

@@ -148,7 +148,12 @@ impl Complaints {
 }
 
 /// Runs in the thread that sends the message.
-fn sort(message: &gst::MessageRef, camera: &str, inbox: &Inbox, tally: &Tally) -> gst::BusSyncReply {
+fn sort(
+    message: &gst::MessageRef,
+    camera: &str,
+    inbox: &Inbox,
+    tally: &Tally,
+) -> gst::BusSyncReply {
     match message.view() {
         gst::MessageView::Error(_) => {
             inbox.ring();

@@ -52,7 +52,8 @@ impl CameraClock {
     fn add(&mut self, difference: f64, steady: f64) {
         let second = steady.floor() as i64;
         match self.seconds.back_mut() {
-            Some((s, largest)) if *s == second => *largest = largest.max(difference),
+            // A frame that overtook others does not begin an earlier second anew.
+            Some((s, largest)) if *s >= second => *largest = largest.max(difference),
             _ => self.seconds.push_back((second, difference)),
         }
         if self.seconds.len() > SECONDS {

@@ -348,20 +348,21 @@ impl State {
         if waiting.is_empty() {
             return Vec::new();
         }
-        self.turns += 1;
         waiting.sort_unstable();
         waiting.truncate(most);
-        waiting.sort_unstable_by_key(|(_, index)| *index);
         let mut frames = Vec::with_capacity(waiting.len());
         for (_, index) in waiting {
             if let Some(slot) = self.cameras.get_mut(&index)
                 && let Some(frame) = slot.frame.take()
             {
+                // Also among those served together there is a first, or the order of indices would favour some.
+                self.turns += 1;
                 slot.served = self.turns;
                 slot.tally.change(|c| c.taken += 1);
                 frames.push(frame);
             }
         }
+        frames.sort_unstable_by_key(|frame| frame.camera);
         frames
     }
 }

@@ -320,6 +320,7 @@ mod tests {
                 }
                 // And back again.
                 bench.set = 0.0;
+                bench.run(25, offset);
                 assert!(bench.clock.follow().is_some());
                 bench.run(500, offset);
                 assert!(bench.stamper.health().healthy);

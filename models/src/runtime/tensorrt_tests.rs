@@ -3,10 +3,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::super::file::TensorInfo;
-use super::super::proto::DataType;
 use super::super::Provider;
 use super::super::file::Axis;
+use super::super::file::TensorInfo;
+use super::super::proto::DataType;
 use super::*;
 use crate::card::{CARD_VERSION, Decode, Element, InputSpec};
 

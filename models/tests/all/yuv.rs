@@ -15,7 +15,7 @@ use reid_models::preprocess::{PixelBox, Preprocess};
 use safetensors::SafeTensors;
 
 /// Levels of 0..255: mean and largest difference.
-const MEAN: f64 = 1.2;
+const MEAN: f64 = 0.95;
 const MOST: f64 = 10.0;
 
 fn golden(name: &str) -> Vec<u8> {

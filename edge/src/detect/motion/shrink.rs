@@ -176,9 +176,13 @@ mod tests {
                 own.take(&yuv);
                 converted.take(&Picture::Rgb(yuv.to_rgb()));
                 assert_eq!(own.size(), converted.size());
-                for (a, b) in own.pixels.iter().zip(&converted.pixels) {
+                for (i, (a, b)) in own.pixels.iter().zip(&converted.pixels).enumerate() {
                     for c in 0..3 {
-                        assert!((a[c] - b[c]).abs() < 4.0, "{factor}: {a:?} {b:?}");
+                        let (x, y) = (i % own.width, i / own.width);
+                        assert!(
+                            (a[c] - b[c]).abs() < 2.5,
+                            "{factor} at {x}, {y}: {a:?} {b:?}"
+                        );
                     }
                 }
             }
