@@ -353,11 +353,7 @@ mod tests {
     #[test]
     fn the_colours_of_the_standards() {
         // Pure red in BT.709, limited range, is (63, 102, 240); white and black are the ends of luma.
-        let rgb = |colour: Colour, [y, u, v]: [f32; 3]| {
-            colour
-                .to_rgb()
-                .map(|w| (w.y * y + w.u * u + w.v * v + w.offset).round())
-        };
+        let rgb = |colour: Colour, [y, u, v]: [f32; 3]| colour.rgb(y, u, v).map(f32::round);
         let hd = Colour::guess(720);
         assert_eq!(rgb(hd, [63.0, 102.0, 240.0]), [255.0, 1.0, 0.0]);
         assert_eq!(rgb(hd, [235.0, 128.0, 128.0]), [255.0; 3]);

@@ -104,8 +104,16 @@ impl<'a> Teller<'a> {
                 .iter()
                 .map(|b| (b.ltrb, b.tracklet, pipeline.decision(b.tracklet)))
                 .collect();
-            self.count(pipeline, &analysed.frame);
             let frame = analysed.frame;
+            self.time(&frame);
+            // Frames may be told of a camera that was removed while they were under way: its series are gone.
+            if !self.hub.has_camera(frame.camera) {
+                continue;
+            }
+            *self.analysed.entry(frame.camera).or_default() += 1;
+            let camera = pipeline.camera_name(frame.camera);
+            let secs = frame.arrived.elapsed().as_secs_f64();
+            self.hub.metrics().latency(camera, secs);
             self.hub.frame(FrameView {
                 camera: frame.camera,
                 time: frame.time,
@@ -144,12 +152,8 @@ impl<'a> Teller<'a> {
         self.rates.get(&camera).map_or(0.0, Rate::now)
     }
 
-    fn count(&mut self, pipeline: &Pipeline, frame: &Frame) {
-        *self.analysed.entry(frame.camera).or_default() += 1;
-        let secs = frame.arrived.elapsed().as_secs_f64();
-        self.latency.add(secs);
-        let camera = pipeline.camera_name(frame.camera);
-        self.hub.metrics().latency(camera, secs);
+    fn time(&mut self, frame: &Frame) {
+        self.latency.add(frame.arrived.elapsed().as_secs_f64());
         if let Some(captured) = frame.captured {
             self.capture_latency.add(self.clock.now() - captured);
         }

@@ -186,7 +186,7 @@ async fn camera(
     Query(query): Query<After>,
 ) -> Response {
     let index = file.strip_suffix(".jpg").and_then(|n| n.parse().ok());
-    let Some(index) = index.filter(|i| app.hub.camera_known(*i)) else {
+    let Some(index) = index.filter(|i| app.hub.has_camera(*i)) else {
         return (StatusCode::NOT_FOUND, "no such camera\n").into_response();
     };
     let mut news = app.hub.new_frames();

@@ -306,7 +306,8 @@ impl Hub {
         self.lock().cameras.get(&camera)?.shot.clone()
     }
 
-    pub(super) fn camera_known(&self, camera: CameraIndex) -> bool {
+    /// Whether there is a camera of this index now.
+    pub fn has_camera(&self, camera: CameraIndex) -> bool {
         self.lock().cameras.contains_key(&camera)
     }
 
