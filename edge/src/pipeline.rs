@@ -50,6 +50,8 @@ pub struct StepOutput {
 }
 
 /// What [`Pipeline::next`] has.
+// Made once for a step and moved on at once: a box would only be taken apart again.
+#[allow(clippy::large_enum_variant)]
 #[derive(Debug)]
 pub enum Progress {
     /// The next step.

@@ -62,7 +62,7 @@ impl Service {
     /// # Errors
     /// [`ServiceError::Socket`], [`ServiceError::Number`].
     pub fn from_env() -> Result<Service, ServiceError> {
-        Self::from_variables(|name| env::var_os(name))
+        Self::from_variables(env::var_os)
     }
 
     fn from_variables(
