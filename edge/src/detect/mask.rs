@@ -313,7 +313,7 @@ mod tests {
                     .iter()
                     .map(|&(x, y)| [f64::from(x) / 16.0, f64::from(y) / 16.0])
                     .collect();
-                Mask::new(&[corners.clone()]).ok().map(|_| corners)
+                Mask::new(std::slice::from_ref(&corners)).ok().map(|_| corners)
             },
         )
     }
@@ -341,7 +341,7 @@ mod tests {
             corners in star(),
             points in proptest::collection::vec((0u32..=64, 0u32..=64), 50),
         ) {
-            let mask = Mask::new(&[corners.clone()]).unwrap();
+            let mask = Mask::new(std::slice::from_ref(&corners)).unwrap();
             // The corners themselves, and points of which many lie on edges or beside corners.
             let of_grid = points.iter().map(|&(x, y)| [f64::from(x) / 64.0, f64::from(y) / 64.0]);
             for point in of_grid.chain(corners.iter().copied()) {
@@ -354,7 +354,7 @@ mod tests {
         fn any_corners_are_taken_or_refused(
             corners in proptest::collection::vec([-0.5f64..1.5, 0.0f64..1.0], 0..8),
         ) {
-            if let Ok(mask) = Mask::new(&[corners.clone()]) {
+            if let Ok(mask) = Mask::new(std::slice::from_ref(&corners)) {
                 prop_assert!(corners.len() >= 3);
                 for [x, y] in corners {
                     prop_assert!(mask.covers(x, y), "a corner is on the border");

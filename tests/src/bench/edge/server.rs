@@ -217,7 +217,7 @@ impl Sent {
     /// The last time before `time` at which a frame with this number left this camera.
     pub fn before(&self, camera: usize, number: u64, time: f64) -> Option<f64> {
         let times = self.0.get(&(camera, number))?;
-        times.iter().copied().filter(|t| *t <= time).next_back()
+        times.iter().copied().rfind(|t| *t <= time)
     }
 
     /// The time nearest to `time` at which a frame with this number left this camera.
