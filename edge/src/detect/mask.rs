@@ -313,7 +313,9 @@ mod tests {
                     .iter()
                     .map(|&(x, y)| [f64::from(x) / 16.0, f64::from(y) / 16.0])
                     .collect();
-                Mask::new(std::slice::from_ref(&corners)).ok().map(|_| corners)
+                Mask::new(std::slice::from_ref(&corners))
+                    .ok()
+                    .map(|_| corners)
             },
         )
     }
