@@ -69,13 +69,15 @@ if [ -z "$model" ]; then
     "$root/reid" export onnx --run "$work/run" --out "$model" >/dev/null
   fi
 fi
-wheel=$root/.deps/onnxruntime-arm64
+# The newest that starts under Debian 12's qemu 7.2: 1.32 crashes there as soon as it is loaded.
+runtime=1.23.2
+wheel=$root/.deps/onnxruntime-arm64-$runtime
 if [ ! -d "$wheel" ]; then
-  say "fetching ONNX Runtime's arm64 wheel into .deps/onnxruntime-arm64"
+  say "fetching ONNX Runtime's arm64 wheel into .deps/onnxruntime-arm64-$runtime"
   rm -rf "$wheel.partial"
   python3 -m pip install -q --disable-pip-version-check --no-deps --no-compile --target "$wheel.partial" \
     --platform manylinux_2_28_aarch64 --platform manylinux_2_27_aarch64 --platform manylinux_2_17_aarch64 \
-    --python-version 3.11 --implementation cp --only-binary=:all: "onnxruntime>=1.20,<2"
+    --python-version 3.11 --implementation cp --only-binary=:all: "onnxruntime==$runtime"
   mv "$wheel.partial" "$wheel"
 fi
 
@@ -107,7 +109,7 @@ for engine in tract onnxruntime; do
   ok "check with $engine: camera opens, $(printf %s "$report" | python3 -c '
 import json, sys
 report = json.load(sys.stdin)
-print("least cosine to the trainer %.6f;" % report["min_cosine"] if report["min_cosine"] is not None else "no probe in the model;", end=" ")
+print("least cosine to the trainer %.6f;" % report["min_cosine"] if report.get("min_cosine") is not None else "no probe in the model;", end=" ")
 print("; ".join(f["detail"] for f in report["findings"] if f["what"].startswith("camera")))')"
 done
 
