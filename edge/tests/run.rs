@@ -80,7 +80,10 @@ impl Site {
             let run = scope.spawn(|| run_by(&config, Some(90.0), &self.signals, clock));
             let visited = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| visit(self)));
             self.signals.stop.store(true, Ordering::Relaxed);
+            let stopping = Instant::now();
             let summary = run.join().unwrap();
+            // Stages that do not hear of the end are given up after ten seconds.
+            assert!(stopping.elapsed() < Duration::from_secs(9));
             if let Err(panic) = visited {
                 std::panic::resume_unwind(panic);
             }

@@ -1,7 +1,7 @@
 //! Cameras kept open: a thread each, the newest frame only, lost ones opened again, added and removed while others run.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -24,6 +24,7 @@ pub struct LiveCameras {
     clock: Clock,
     limit: OffsetLimit,
     ids: AtomicU64,
+    closed: AtomicBool,
     /// One change at a time: two of the same index would lose a thread.
     changing: Mutex<()>,
 }
@@ -40,6 +41,7 @@ impl LiveCameras {
             clock,
             limit: OffsetLimit::default(),
             ids: AtomicU64::new(0),
+            closed: AtomicBool::new(false),
             changing: Mutex::default(),
         })
     }
@@ -135,12 +137,14 @@ impl LiveCameras {
     }
 
     /// Whether there are cameras, every one has ended or failed, and its last frame was taken.
+    /// Also once they were closed.
     pub fn is_over(&self) -> bool {
-        self.slots.is_over()
+        self.closed.load(Ordering::Relaxed) || self.slots.is_over()
     }
 
     /// Closes all cameras; those that hang are left behind after some seconds.
     pub fn close(&self) {
+        self.closed.store(true, Ordering::Relaxed);
         self.slots.remove_all(STOP);
     }
 
