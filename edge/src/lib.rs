@@ -6,6 +6,7 @@
 
 pub mod associate;
 pub mod bench;
+mod best_crops;
 pub mod check;
 pub mod clock;
 pub mod config;

@@ -1,22 +1,19 @@
 //! The whole: perceive and embed ([`Engine`]) -> associate, in order. `run` and `replay` drive it.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use image::RgbImage;
 
 use crate::associate::{AssociateError, Associator};
+use crate::best_crops::BestCrops;
 use crate::config::{CameraConfig, EdgeConfig};
-use crate::engine::{Analysed, Engine, EngineError, Feed, Look, Next, Purpose, Queues};
+use crate::engine::{Analysed, Engine, EngineError, Feed, Next, Purpose, Queues};
 use crate::gallery::{Gallery, GalleryError};
 use crate::ingest::IngestError;
 use crate::types::{Assignment, CameraIndex, Decision, Observation, TrackletId};
 
 pub use crate::engine::{AnalysedFrame, Timings};
-
-/// Best crops are kept for so many tracklets.
-const CROPS_KEPT: usize = 1024;
 
 /// A stage that failed.
 #[derive(Debug, thiserror::Error)]
@@ -68,7 +65,7 @@ pub struct Pipeline {
     associator: Associator,
     /// Names by camera index; of cameras that are gone, too.
     names: Vec<String>,
-    best_crops: BTreeMap<TrackletId, (f32, Arc<RgbImage>)>,
+    best_crops: BestCrops,
     now: f64,
 }
 
@@ -96,7 +93,7 @@ impl Pipeline {
             engine,
             associator: Associator::new(rules, gallery, names.clone()),
             names,
-            best_crops: BTreeMap::new(),
+            best_crops: BestCrops::default(),
             now: f64::NEG_INFINITY,
         })
     }
@@ -159,6 +156,7 @@ impl Pipeline {
 
     fn end(&mut self, ended: &[TrackletId]) -> Result<(), PipelineError> {
         for &tracklet in ended {
+            self.best_crops.ended(tracklet);
             self.associator.ended(tracklet, self.now)?;
         }
         Ok(())
@@ -206,7 +204,8 @@ impl Pipeline {
         let newest = frames.iter().map(|f| f.frame.time);
         self.now = newest.fold(self.now, f64::max);
         for (look, embedding) in looks.into_iter().zip(embeddings) {
-            self.keep_best(&look);
+            self.best_crops
+                .offer(look.tracklet, look.quality, || look.crop());
             self.associator.observe(Observation {
                 tracklet: look.tracklet,
                 camera: look.camera,
@@ -217,6 +216,7 @@ impl Pipeline {
             })?;
         }
         for &(_, tracklet) in &ended {
+            self.best_crops.ended(tracklet);
             self.associator.ended(tracklet, self.now)?;
         }
         let decided = self.associator.decide(self.now);
@@ -261,9 +261,10 @@ impl Pipeline {
         })
     }
 
-    /// The best crop seen of a tracklet; the newest thousand tracklets are remembered.
+    /// The best crop seen of a tracklet, at most 160 pixels high; remembered while the tracklet runs and until 128 others
+    /// have ended after it.
     pub fn crop(&self, tracklet: TrackletId) -> Option<Arc<RgbImage>> {
-        self.best_crops.get(&tracklet).map(|(_, crop)| crop.clone())
+        self.best_crops.get(tracklet)
     }
 
     /// What is known about a tracklet.
@@ -279,17 +280,5 @@ impl Pipeline {
     /// Who decides.
     pub fn associator(&self) -> &Associator {
         &self.associator
-    }
-
-    /// Cuts the look out of its frame if it is the best of its tracklet so far.
-    fn keep_best(&mut self, look: &Look) {
-        let best = self.best_crops.get(&look.tracklet);
-        if best.is_none_or(|(quality, _)| *quality < look.quality) {
-            let crop = Arc::new(look.crop());
-            self.best_crops.insert(look.tracklet, (look.quality, crop));
-        }
-        while self.best_crops.len() > CROPS_KEPT {
-            self.best_crops.pop_first();
-        }
     }
 }

@@ -2,6 +2,10 @@
 //! is full.
 #![allow(clippy::unwrap_used)]
 
+#[path = "detect/tiny_head.rs"]
+#[allow(dead_code)]
+mod tiny_head;
+
 mod support;
 
 use std::net::SocketAddr;
@@ -348,4 +352,72 @@ fn a_gallery_that_cannot_be_written_costs_decisions_until_it_can() {
         });
     });
     assert!(summary.identities > 0, "{summary:?}");
+}
+
+#[test]
+fn a_model_replaced_under_our_feet_still_runs_and_is_told() {
+    use reid_models::card::{Decode, Fit};
+    let site = Site::new();
+    let input = tiny_head::Input {
+        size: (32, 32),
+        batch: 1,
+        bytes_nhwc: false,
+    };
+    // Somebody stands at the same place in every frame: left, top, right, bottom, score, class.
+    let person = [8.0, 4.0, 20.0, 28.0, 0.9, 0.0];
+    let head = tiny_head::Output::new("boxes", &[1, 1, 6], &person);
+    let model = tiny_head::write(
+        site.dir.path(),
+        &input,
+        &[head],
+        Decode::EndToEnd,
+        0,
+        Fit::Stretch,
+    );
+    let detector = "[detector]\nkind = \"onnx\"\nmodel = \"tiny.onnx\"\nmin_height = 4.0\n";
+    site.write(&camera("door", &site.path("a.mp4"), ""), detector);
+    let told = |site: &Site, what: &str| {
+        let health = site.json("/healthz");
+        health["status"] == "degraded" && health["problems"].to_string().contains(what)
+    };
+    let goes_on = |site: &Site| {
+        let frames = || {
+            site.json("/api/state")["cameras"][0]["frames"]
+                .as_u64()
+                .unwrap()
+        };
+        let before = frames();
+        site.wait("frames are still analysed", || frames() > before + 5);
+    };
+    let summary = site.run(|site| {
+        site.wait_for_page();
+        site.wait("door", || site.live("door"));
+        assert_eq!(site.json("/healthz")["status"], "ok");
+        // Cut short in place, as a copy that is still under way.
+        let whole = std::fs::read(&model).unwrap();
+        std::fs::write(&model, &whole[..whole.len() / 2]).unwrap();
+        site.wait("it is told", || {
+            told(site, "tiny.onnx has changed since the start")
+        });
+        goes_on(site);
+        // Something else, renamed over it.
+        std::fs::write(site.path("new.onnx"), b"<html>404 not found</html>").unwrap();
+        std::fs::rename(site.path("new.onnx"), &model).unwrap();
+        goes_on(site);
+        std::fs::remove_file(&model).unwrap();
+        site.wait("it is told", || {
+            told(site, "tiny.onnx is gone since the start")
+        });
+        goes_on(site);
+        std::fs::write(&model, b"<html>404 not found</html>").unwrap();
+    });
+    assert!(summary.frames > 15, "{summary:?}");
+    adds_up(&summary);
+    // What a restart would say.
+    let config = EdgeConfig::load(&site.path("edge.toml")).unwrap();
+    let clock = Clock::new(site.clock.clone());
+    let error = run_by(&config, Some(5.0), &Signals::default(), clock)
+        .unwrap_err()
+        .to_string();
+    assert!(error.contains("tiny.onnx"), "{error}");
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, Sender, bounded};
+use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
 use reid_models::picture::{Picture, Pixels};
 use reid_models::preprocess::PixelBox;
 
@@ -58,7 +58,9 @@ impl Embedding {
         // A step has rarely more crops than that; more only means that handing them over waits for a free thread.
         let room = 64 * in_flight;
         let (jobs, given) = bounded::<Job>(room);
-        let (results, done) = bounded(room + embedders.len());
+        // No more results than jobs of the steps under way. A bound would stand in the way of a crowd: who hands over jobs is
+        // who takes results, and must never wait for a thread that waits for him.
+        let (results, done) = unbounded();
         let most = embedders.first().map_or(1, |e| e.most()).min(batching.most);
         let mut embedding = Embedding {
             done,
@@ -117,10 +119,6 @@ impl Drop for Embedding {
     fn drop(&mut self) {
         self.jobs = None;
         for thread in self.threads.drain(..) {
-            // Whoever waits to hand over a result finds room.
-            while !thread.is_finished() {
-                let _ = self.done.recv_timeout(Duration::from_millis(5));
-            }
             if thread.join().is_err() {
                 tracing::error!("an embedding thread panicked");
             }
@@ -177,4 +175,73 @@ fn run(embedder: &mut dyn Appearance, jobs: Vec<Job>, results: &Sender<Embedded>
         results.send(embedded).ok()?;
     }
     Some(())
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use std::collections::BTreeMap;
+
+    use image::RgbImage;
+
+    use super::*;
+
+    /// One crop at a time; the vector is the crop's left edge.
+    struct OneByOne;
+
+    impl Appearance for OneByOne {
+        fn embed(
+            &mut self,
+            crops: &[(Pixels<'_>, Option<PixelBox>)],
+        ) -> Result<Vec<Vec<f32>>, EmbedError> {
+            let left = |at: &Option<PixelBox>| vec![at.map_or(-1.0, |b| b.left)];
+            Ok(crops.iter().map(|(_, at)| left(at)).collect())
+        }
+        fn fingerprint(&self) -> String {
+            String::new()
+        }
+        fn width(&self) -> usize {
+            1
+        }
+        fn thresholds(&self) -> BTreeMap<String, f32> {
+            BTreeMap::new()
+        }
+        fn description(&self) -> String {
+            "one by one".into()
+        }
+        fn most(&self) -> usize {
+            1
+        }
+    }
+
+    #[test]
+    fn a_crowd_is_handed_over_before_any_result_is_taken() {
+        let batching = Batching {
+            most: 8,
+            wait: Duration::ZERO,
+        };
+        let board = Board::default();
+        let embedding = Embedding::start(vec![Box::new(OneByOne)], batching, 1, &board).unwrap();
+        let picture = Arc::new(Picture::from(RgbImage::new(1000, 2)));
+        let crop = |left| PixelBox {
+            left,
+            top: 0.0,
+            right: left + 1.0,
+            bottom: 1.0,
+        };
+        embedding.give(
+            7,
+            (0..1000)
+                .map(|x| (picture.clone(), crop(x as f32)))
+                .collect(),
+        );
+        for x in 0..1000 {
+            let embedded = embedding
+                .done
+                .recv_timeout(Duration::from_secs(10))
+                .unwrap();
+            assert_eq!(embedded.at, (7, x));
+            assert_eq!(embedded.embeddings.unwrap(), [[x as f32]]);
+        }
+    }
 }

@@ -1,6 +1,7 @@
 //! What a running pipeline complains about, in words for whoever must mend it.
 
-use std::sync::Arc;
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use gstreamer as gst;
 use gstreamer::prelude::*;
@@ -11,9 +12,30 @@ use super::inbox::Inbox;
 use super::{IngestError, packages, redact};
 use crate::config::CameraConfig;
 
+/// So many messages are kept; the first ones name the cause.
+const KEPT: usize = 32;
+
+/// Messages that nobody has read yet. The bus has a queue of its own, but a message enters it only after the handler has
+/// returned: a reader that the handler wakes may look too soon, and would then sleep on an error.
+#[derive(Clone, Default)]
+struct Unread(Arc<Mutex<VecDeque<gst::Message>>>);
+
+impl Unread {
+    fn lock(&self) -> MutexGuard<'_, VecDeque<gst::Message>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn keep(&self, message: &gst::MessageRef) {
+        let mut kept = self.lock();
+        if kept.len() < KEPT {
+            kept.push_back(message.to_owned());
+        }
+    }
+}
+
 /// Errors of one pipeline.
 pub(super) struct Complaints {
-    bus: Option<gst::Bus>,
+    unread: Unread,
     camera: String,
     source_name: String,
     /// Lost sources of live cameras are opened again; a file that cannot be read stays so.
@@ -33,14 +55,17 @@ impl Complaints {
         inbox: &Arc<Inbox>,
         tally: &Tally,
     ) -> Self {
-        let bus = pipeline.bus();
-        if let Some(bus) = &bus {
-            let (inbox, tally) = (inbox.clone(), tally.clone());
+        let unread = Unread::default();
+        if let Some(bus) = pipeline.bus() {
+            let (inbox, tally, unread) = (inbox.clone(), tally.clone(), unread.clone());
             let name = camera.name.clone();
-            bus.set_sync_handler(move |_, message| sort(message, &name, &inbox, &tally));
+            bus.set_sync_handler(move |_, message| {
+                sort(message, &name, &unread, &inbox, &tally);
+                gst::BusSyncReply::Drop
+            });
         }
         Complaints {
-            bus,
+            unread,
             camera: camera.name.clone(),
             source_name: camera.source().to_string(),
             live: camera.is_live(),
@@ -57,9 +82,9 @@ impl Complaints {
 
     /// The first error.
     pub(super) fn take(&mut self) -> Option<IngestError> {
-        let bus = self.bus.clone()?;
-        let wanted = [gst::MessageType::Error, gst::MessageType::Element];
-        while let Some(message) = bus.pop_filtered(&wanted) {
+        loop {
+            // Not in the head of the loop: the lock would be held while the message is explained.
+            let message = self.unread.lock().pop_front()?;
             match message.view() {
                 gst::MessageView::Element(element) => {
                     if let Some(s) = element.structure() {
@@ -70,7 +95,6 @@ impl Complaints {
                 _ => {}
             }
         }
-        None
     }
 
     fn explained(&mut self, message: &gst::message::Error) -> IngestError {
@@ -147,24 +171,26 @@ impl Complaints {
     }
 }
 
+impl Drop for Complaints {
+    fn drop(&mut self) {
+        // A message holds its element, which may hold the bus, whose handler holds the messages.
+        self.unread.lock().clear();
+    }
+}
+
 /// Runs in the thread that sends the message.
-fn sort(
-    message: &gst::MessageRef,
-    camera: &str,
-    inbox: &Inbox,
-    tally: &Tally,
-) -> gst::BusSyncReply {
+fn sort(message: &gst::MessageRef, camera: &str, unread: &Unread, inbox: &Inbox, tally: &Tally) {
     match message.view() {
         gst::MessageView::Error(_) => {
+            unread.keep(message);
             inbox.ring();
-            gst::BusSyncReply::Pass
         }
         gst::MessageView::Element(element)
             if element
                 .structure()
                 .is_some_and(|s| s.name() == "missing-plugin") =>
         {
-            gst::BusSyncReply::Pass
+            unread.keep(message);
         }
         gst::MessageView::Warning(warning) => {
             let error = warning.error();
@@ -173,8 +199,7 @@ fn sort(
             }
             let text = redact(error.message());
             tracing::debug!(camera, "GStreamer warns: {text}");
-            gst::BusSyncReply::Drop
         }
-        _ => gst::BusSyncReply::Drop,
+        _ => {}
     }
 }

@@ -33,7 +33,7 @@ pub(super) struct Arrived {
 pub(super) enum Event {
     /// A frame to copy.
     Frame(Arrived),
-    /// There is an error on the bus.
+    /// There is an error to be read.
     Message,
     /// Nothing more will come.
     Ended,
@@ -191,7 +191,7 @@ impl Inbox {
         self.changed.notify_all();
     }
 
-    /// There is an error on the bus.
+    /// There is an error to be read.
     pub(super) fn ring(&self) {
         self.lock().message = true;
         self.changed.notify_all();

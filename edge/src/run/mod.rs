@@ -6,6 +6,7 @@
 //! clock are states to report, not reasons to end.
 
 mod fleet;
+mod models;
 mod signals;
 mod sink;
 mod teller;
@@ -29,6 +30,7 @@ use crate::service::{Service, ServiceError};
 use crate::types::CameraIndex;
 
 use fleet::Fleet;
+use models::ModelFiles;
 pub use signals::Signals;
 use sink::Sink;
 use teller::Teller;
@@ -157,6 +159,8 @@ pub fn run_by(
             }
         }
     };
+    // Before they are opened: a change while they are read counts.
+    let models = ModelFiles::of(config);
     let live = Arc::new(LiveCameras::new(clock.clone(), Arc::new(on_state))?);
     live.set_clock_offset_secs(config.health.clock_offset_secs);
     // Cameras connect while the models are opened.
@@ -168,7 +172,7 @@ pub fn run_by(
     let mut run = Run {
         config: config.clone(),
         teller: Teller::new(&hub, &sink, clock.clone()),
-        upkeep: Upkeep::new(service.clone())?,
+        upkeep: Upkeep::new(service.clone(), models)?,
         pipeline,
         fleet,
         live,

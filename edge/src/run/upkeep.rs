@@ -12,6 +12,7 @@ use crate::serve::control::{Answer, Command, Question};
 use crate::service::{Pulse, Service, ServiceError, Watchdog};
 
 use super::Run;
+use super::models::ModelFiles;
 
 /// How often health and metrics are brought up to date.
 const EVERY: Duration = Duration::from_secs(1);
@@ -27,10 +28,11 @@ pub(super) struct Upkeep {
     /// Frames received when the last step came, to tell a quiet site from a hung pipeline.
     received: u64,
     status: String,
+    models: ModelFiles,
 }
 
 impl Upkeep {
-    pub(super) fn new(service: Service) -> Result<Self, ServiceError> {
+    pub(super) fn new(service: Service, models: ModelFiles) -> Result<Self, ServiceError> {
         let watchdog = service.watchdog(None)?;
         Ok(Upkeep {
             pulse: watchdog.pulse("pipeline"),
@@ -40,6 +42,7 @@ impl Upkeep {
             ready: false,
             received: 0,
             status: String::new(),
+            models,
         })
     }
 }
@@ -260,6 +263,9 @@ impl Run<'_> {
                 );
             }
             health.models.push(model);
+        }
+        for changed in self.upkeep.models.changed() {
+            health.problem(Verdict::Degraded, changed.clone());
         }
         let received = self.live.total().received;
         let silent = self.teller.last_step.elapsed().as_secs_f64();

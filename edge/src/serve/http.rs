@@ -275,9 +275,8 @@ async fn crop(
         .strip_suffix(".jpg")
         .and_then(|id| uuid::Uuid::parse_str(id).ok())
         .map(IdentityId);
-    let picture = identity.and_then(|id| app.hub.crop(id, query.camera));
-    match picture.and_then(|p| paint::jpeg(&p).ok()) {
-        Some(bytes) => ([(header::CONTENT_TYPE, "image/jpeg")], bytes).into_response(),
+    match identity.and_then(|id| app.hub.crop(id, query.camera)) {
+        Some(jpeg) => ([(header::CONTENT_TYPE, "image/jpeg")], jpeg.to_vec()).into_response(),
         None => (StatusCode::NOT_FOUND, "no crop of this identity\n").into_response(),
     }
 }

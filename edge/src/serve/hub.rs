@@ -2,7 +2,7 @@
 //!
 //! The pipeline writes, visitors read; neither waits for the other. Everything kept here is bounded.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
@@ -21,8 +21,6 @@ use super::paint;
 const MAX_VISITS: usize = 1_024;
 /// Events a visitor may have missed.
 const MAX_EVENTS: usize = 512;
-/// Height of a stored crop, pixels.
-const CROP_HEIGHT: u32 = 160;
 
 /// One analysed frame for the page.
 #[derive(Clone, Debug)]
@@ -65,7 +63,8 @@ pub(super) struct Visit {
     pub(super) last: f64,
     pub(super) decision: Decision,
     pub(super) corrected: bool,
-    pub(super) crop: Option<Arc<RgbImage>>,
+    /// A JPEG.
+    pub(super) crop: Option<Arc<Vec<u8>>>,
 }
 
 #[derive(Default)]
@@ -74,8 +73,10 @@ pub(super) struct State {
     /// Names of all cameras there have been, for visits to those that are gone.
     pub(super) names: BTreeMap<CameraIndex, String>,
     pub(super) visits: BTreeMap<TrackletId, Visit>,
-    /// Order of first appearance, which gives the colour.
+    /// Order of first appearance, which gives the colour; of identities with visits.
     pub(super) order: HashMap<IdentityId, usize>,
+    /// Identities there have been.
+    pub(super) appeared: usize,
     pub(super) tracklets: u64,
     pub(super) identities: usize,
     pub(super) corrections: u64,
@@ -83,6 +84,20 @@ pub(super) struct State {
     pub(super) events: VecDeque<(u64, String)>,
     pub(super) event_count: u64,
     pub(super) health: Health,
+}
+
+impl State {
+    /// Drops the order of identities whose visits are gone, now and then.
+    fn forget_colours(&mut self) {
+        if self.order.len() > 2 * MAX_VISITS {
+            let State { order, visits, .. } = self;
+            let seen: HashSet<IdentityId> = visits
+                .values()
+                .filter_map(|v| v.decision.identity())
+                .collect();
+            order.retain(|identity, _| seen.contains(identity));
+        }
+    }
 }
 
 pub(super) struct Inner {
@@ -209,7 +224,8 @@ impl Hub {
 
     /// A new or changed decision, with the best crop of the tracklet.
     pub fn assignment(&self, assignment: &Assignment, crop: Option<Arc<RgbImage>>) {
-        let small = crop.map(|c| Arc::new(paint::scaled_to_height(&c, CROP_HEIGHT)));
+        // Pixels of a thousand visits would be 30 MiB.
+        let crop = crop.and_then(|c| paint::jpeg(&c).ok()).map(Arc::new);
         let mut state = self.lock();
         let corrected = !assignment.previous_ids.is_empty();
         state.corrections += u64::from(corrected);
@@ -217,8 +233,10 @@ impl Hub {
             .metrics
             .decision(state_name(&assignment.decision), corrected);
         if let Some(identity) = assignment.decision.identity() {
-            let next = state.order.len();
-            state.order.entry(identity).or_insert(next);
+            let next = state.appeared;
+            if *state.order.entry(identity).or_insert(next) == next {
+                state.appeared += 1;
+            }
         }
         let visit = state.visits.entry(assignment.tracklet).or_insert(Visit {
             camera: assignment.camera,
@@ -230,9 +248,10 @@ impl Hub {
         });
         visit.decision = assignment.decision;
         visit.corrected = corrected;
-        if small.is_some() {
-            visit.crop = small;
+        if crop.is_some() {
+            visit.crop = crop;
         }
+        state.forget_colours();
         let camera = state
             .names
             .get(&assignment.camera)
@@ -315,7 +334,7 @@ impl Hub {
         &self,
         identity: IdentityId,
         camera: Option<CameraIndex>,
-    ) -> Option<Arc<RgbImage>> {
+    ) -> Option<Arc<Vec<u8>>> {
         self.lock()
             .visits
             .values()

@@ -102,19 +102,10 @@ fn fill(picture: &mut RgbImage, l: i64, t: i64, r: i64, b: i64, colour: Rgb<u8>)
 /// # Errors
 /// A picture too large for JPEG (65,535 pixels on a side) or empty.
 pub fn jpeg(picture: &RgbImage) -> Result<Vec<u8>, ImageError> {
-    let mut bytes = Vec::with_capacity(64 * 1024);
+    let mut bytes = Vec::new();
     JpegEncoder::new_with_quality(&mut bytes, 82).encode_image(picture)?;
+    bytes.shrink_to_fit();
     Ok(bytes)
-}
-
-/// The picture made smaller to a height, if it is larger.
-pub fn scaled_to_height(picture: &RgbImage, height: u32) -> RgbImage {
-    if picture.height() <= height {
-        return picture.clone();
-    }
-    let width = (u64::from(picture.width()) * u64::from(height) / u64::from(picture.height()))
-        .max(1) as u32;
-    image::imageops::thumbnail(picture, width, height)
 }
 
 #[cfg(test)]

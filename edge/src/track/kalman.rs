@@ -129,6 +129,8 @@ impl BoxFilter {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     fn person(x: f32) -> Ltrb {
@@ -187,5 +189,138 @@ mod tests {
         strong.update(&person(20.0), 1.0);
         weak.update(&person(20.0), 0.1);
         assert!(strong.ltrb().left > weak.ltrb().left && weak.ltrb().left > 0.0);
+    }
+
+    proptest! {
+        /// Against the filter as textbooks write it: an 8 x 8 covariance, matrices in double precision.
+        #[test]
+        fn agrees_with_the_filter_of_eight_states(
+            steps in prop::collection::vec((0.02f32..0.5, -0.3f32..0.3, -0.2f32..0.2, 0.8f32..1.25, 0.1f32..1.0), 1..30),
+        ) {
+            let mut f = BoxFilter::new(&person(300.0));
+            let mut slow = Slow::new(&person(300.0));
+            for (dt, dx, dy, size, trust) in steps {
+                f.predict(dt);
+                slow.predict(f64::from(dt));
+                let b = slow.ltrb();
+                let (w, h) = (b.width() * size, b.height() * size);
+                let (left, top) = (b.left + dx * h, b.top + dy * h);
+                let seen = Ltrb { left, top, right: left + w, bottom: top + h };
+                f.update(&seen, trust);
+                slow.update(&seen, f64::from(trust));
+                let (a, b) = (f.ltrb(), slow.ltrb());
+                for (a, b) in [(a.left, b.left), (a.top, b.top), (a.right, b.right), (a.bottom, b.bottom)] {
+                    prop_assert!((a - b).abs() < 2e-3 * (1.0 + b.abs()), "{} against {}", a, b);
+                }
+                let (vx, vy) = f.velocity();
+                prop_assert!((f64::from(vx) - slow.state[4]).abs() < 0.02 * (1.0 + slow.state[4].abs()), "{} against {}", vx, slow.state[4]);
+                prop_assert!((f64::from(vy) - slow.state[5]).abs() < 0.02 * (1.0 + slow.state[5].abs()), "{} against {}", vy, slow.state[5]);
+            }
+        }
+    }
+
+    type Matrix = [[f64; 8]; 8];
+
+    fn product(a: &Matrix, b: &Matrix) -> Matrix {
+        std::array::from_fn(|i| std::array::from_fn(|j| (0..8).map(|k| a[i][k] * b[k][j]).sum()))
+    }
+
+    fn transposed(a: &Matrix) -> Matrix {
+        std::array::from_fn(|i| std::array::from_fn(|j| a[j][i]))
+    }
+
+    /// x = F x, P = F P F' + Q; then one measured coordinate after the other, which is the same as all at once because their
+    /// noises are independent.
+    struct Slow {
+        state: [f64; 8],
+        covariance: Matrix,
+    }
+
+    impl Slow {
+        fn new(at: &Ltrb) -> Self {
+            let h = f64::from(at.height());
+            let position = 2.0 * f64::from(MEASUREMENT) * h;
+            let speed = f64::from(START_SPEED) * h;
+            let deviations = [
+                position,
+                position,
+                position,
+                position,
+                speed,
+                speed,
+                0.2 * speed,
+                0.2 * speed,
+            ];
+            Slow {
+                state: [
+                    f64::from(at.left + at.right) / 2.0,
+                    f64::from(at.top + at.bottom) / 2.0,
+                    f64::from(at.width()),
+                    h,
+                    0.0,
+                    0.0,
+                    0.0,
+                    0.0,
+                ],
+                covariance: std::array::from_fn(|i| {
+                    std::array::from_fn(|j| if i == j { deviations[i].powi(2) } else { 0.0 })
+                }),
+            }
+        }
+
+        fn predict(&mut self, dt: f64) {
+            let h = self.state[3].max(1.0);
+            let mut motion: Matrix =
+                std::array::from_fn(|i| std::array::from_fn(|j| f64::from(u8::from(i == j))));
+            let mut noise: Matrix = [[0.0; 8]; 8];
+            for i in 0..4 {
+                motion[i][i + 4] = dt;
+                let acceleration = h * f64::from(if i < 2 { ACCELERATION } else { RESIZING });
+                // The noise enters through (dt^2 / 2, dt).
+                let enters = [dt * dt / 2.0, dt];
+                for (a, row) in [i, i + 4].into_iter().enumerate() {
+                    for (b, column) in [i, i + 4].into_iter().enumerate() {
+                        noise[row][column] = acceleration.powi(2) * enters[a] * enters[b];
+                    }
+                }
+            }
+            self.state =
+                std::array::from_fn(|i| (0..8).map(|k| motion[i][k] * self.state[k]).sum());
+            let moved = product(&product(&motion, &self.covariance), &transposed(&motion));
+            self.covariance =
+                std::array::from_fn(|i| std::array::from_fn(|j| moved[i][j] + noise[i][j]));
+        }
+
+        fn update(&mut self, at: &Ltrb, trust: f64) {
+            let std = f64::from(MEASUREMENT) * f64::from(at.height()).max(1.0) * (2.0 - trust);
+            let measured = [
+                f64::from(at.left + at.right) / 2.0,
+                f64::from(at.top + at.bottom) / 2.0,
+                f64::from(at.width()),
+                f64::from(at.height()),
+            ];
+            for (i, z) in measured.into_iter().enumerate() {
+                let total = self.covariance[i][i] + std * std;
+                let gain: [f64; 8] = std::array::from_fn(|k| self.covariance[k][i] / total);
+                let innovation = z - self.state[i];
+                let row = self.covariance[i];
+                for k in 0..8 {
+                    self.state[k] += gain[k] * innovation;
+                    for (c, r) in self.covariance[k].iter_mut().zip(row) {
+                        *c -= gain[k] * r;
+                    }
+                }
+            }
+        }
+
+        fn ltrb(&self) -> Ltrb {
+            let (w, h) = (self.state[2].max(1.0) / 2.0, self.state[3].max(1.0) / 2.0);
+            Ltrb {
+                left: (self.state[0] - w) as f32,
+                top: (self.state[1] - h) as f32,
+                right: (self.state[0] + w) as f32,
+                bottom: (self.state[1] + h) as f32,
+            }
+        }
     }
 }
