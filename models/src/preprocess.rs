@@ -138,7 +138,6 @@ pub struct Preprocess {
     spec: InputSpec,
     /// Tensor value of every byte, per tensor channel.
     values: Box<[[f32; 256]; 3]>,
-    filter: FilterType,
     options: ResizeOptions,
     resizer: Resizer,
     planes: PlaneScaler,
@@ -173,7 +172,6 @@ impl Preprocess {
         Preprocess {
             spec: spec.clone(),
             values,
-            filter,
             options: ResizeOptions::new().resize_alg(ResizeAlg::Convolution(filter)),
             resizer: Resizer::new(),
             planes: PlaneScaler::default(),
@@ -234,14 +232,18 @@ impl Preprocess {
         };
         let at = inside((picture.width(), picture.height()), crop)?;
         let size = (self.spec.width, self.spec.height);
-        self.planes.scale_luma(picture, at, self.filter, size)?;
         let (scale, black) = if picture.colour().full_range {
             (1.0, 0.0)
         } else {
             (255.0 / 219.0, 16.0)
         };
-        let widened = |&y: &u8| (f32::from(y) - black) * scale;
-        Ok(self.planes.y.iter().map(widened).collect())
+        let mut out = Vec::with_capacity(size.0 * size.1);
+        let filter = self.spec.filter;
+        self.planes
+            .each_luma_row(picture, at, filter, size, |_, luma| {
+                out.extend(luma.iter().map(|y| (y - black) * scale));
+            });
+        Ok(out)
     }
 
     /// Normalises a picture of the spec's size into `out` ([`Preprocess::tensor_len`] elements, axes by the spec's layout).
@@ -316,20 +318,18 @@ impl Preprocess {
         placed
     }
 
-    /// Scales the planes to where the picture lies in the input.
+    /// The box to scale, where it lies in the input, and how positions find back.
     fn place(
-        &mut self,
+        &self,
         picture: &Yuv420,
         crop: Option<PixelBox>,
-    ) -> Result<(Placed, Letterbox), PreprocessError> {
+    ) -> Result<([f64; 4], Placed, Letterbox), PreprocessError> {
         let at = inside((picture.width(), picture.height()), crop)?;
         let [left, top, right, bottom] = at;
         let (width, height) = (right - left, bottom - top);
         let (w, h) = (self.spec.width, self.spec.height);
         let placed = Placed::of(self.spec.fit, width, height, w, h);
-        let size = (placed.width, placed.height);
-        self.planes.scale(picture, at, self.filter, size)?;
-        let scale = [size.0 as f64 / width, size.1 as f64 / height];
+        let scale = [placed.width as f64 / width, placed.height as f64 / height];
         let letterbox = Letterbox {
             scale: scale.map(|v| v as f32),
             offset: [
@@ -337,7 +337,7 @@ impl Preprocess {
                 (placed.y as f64 - top * scale[1]) as f32,
             ],
         };
-        Ok((placed, letterbox))
+        Ok((at, placed, letterbox))
     }
 
     /// [`Preprocess::fit`] of a YUV picture.
@@ -347,14 +347,16 @@ impl Preprocess {
         crop: Option<PixelBox>,
         out: &mut [u8],
     ) -> Result<Letterbox, PreprocessError> {
-        let (placed, letterbox) = self.place(picture, crop)?;
-        self.fitted.resize(3 * placed.width * placed.height, 0);
-        self.planes.rgb_into(picture, &mut self.fitted);
+        let (at, placed, letterbox) = self.place(picture, crop)?;
+        let (size, filter) = ((placed.width, placed.height), self.spec.filter);
+        self.fitted.resize(3 * size.0 * size.1, 0);
+        self.planes
+            .rgb_into(picture, at, filter, size, &mut self.fitted);
         placed.paste(&self.fitted, self.spec.width, out);
         Ok(letterbox)
     }
 
-    /// [`Preprocess::run_into`] of a YUV picture.
+    /// [`Preprocess::run_into`] of a YUV picture: scaled, coloured and normalised row by row, nothing stored between.
     fn planes_into(
         &mut self,
         picture: &Yuv420,
@@ -366,7 +368,7 @@ impl Preprocess {
             self.tensor_len(),
             "the tensor of one picture is 3 * height * width"
         );
-        let (placed, letterbox) = self.place(picture, crop)?;
+        let (at, placed, letterbox) = self.place(picture, crop)?;
         let (w, h) = (self.spec.width, self.spec.height);
         let rgb = picture.colour().to_rgb();
         let weights = match self.spec.channels {
@@ -377,48 +379,48 @@ impl Preprocess {
             Range::Unit => 1.0 / 255.0,
             Range::Byte => 1.0,
         };
-        let padded = (placed.width, placed.height) != (w, h);
-        for (channel, weights) in weights.into_iter().enumerate() {
-            let scale = unit / self.spec.std[channel];
-            let shift = -self.spec.mean[channel] / self.spec.std[channel];
-            let grey = self.values[channel][usize::from(placed.grey)];
-            if padded {
-                match self.spec.layout {
-                    Layout::Nchw => out[channel * h * w..(channel + 1) * h * w].fill(grey),
-                    Layout::Nhwc => out
-                        .iter_mut()
-                        .skip(channel)
-                        .step_by(3)
-                        .for_each(|v| *v = grey),
+        let layout = self.spec.layout;
+        if (placed.width, placed.height) != (w, h) {
+            let grey = [0, 1, 2].map(|c: usize| self.values[c][usize::from(placed.grey)]);
+            match layout {
+                Layout::Nchw => {
+                    for (plane, grey) in out.chunks_exact_mut(h * w).zip(grey) {
+                        plane.fill(grey);
+                    }
                 }
+                Layout::Nhwc => out.as_chunks_mut::<3>().0.fill(grey),
             }
-            let value = |y: u8, u: u8, v: u8| {
-                let (y, u, v) = (f32::from(y), f32::from(u), f32::from(v));
+        }
+        let channels: [_; 3] = std::array::from_fn(|c| {
+            let (scale, weights) = (unit / self.spec.std[c], weights[c]);
+            let shift = -self.spec.mean[c] / self.spec.std[c];
+            move |y: f32, u: f32, v: f32| {
                 let level = weights.y * y + weights.u * u + weights.v * v + weights.offset;
                 level.clamp(0.0, 255.0) * scale + shift
-            };
-            for row in 0..placed.height {
-                let from = row * placed.width..(row + 1) * placed.width;
-                let luma = &self.planes.y[from.clone()];
-                let (u, v) = (&self.planes.u[from.clone()], &self.planes.v[from]);
-                let samples = luma.iter().zip(u).zip(v);
+            }
+        });
+        let (size, filter) = ((placed.width, placed.height), self.spec.filter);
+        self.planes
+            .each_row(picture, at, filter, size, |row, y, u, v| {
+                let samples = y.iter().zip(u).zip(v);
                 let start = (placed.y + row) * w + placed.x;
-                match self.spec.layout {
+                match layout {
                     Layout::Nchw => {
-                        let plane = &mut out[channel * h * w + start..][..placed.width];
-                        for (out, ((&y, &u), &v)) in plane.iter_mut().zip(samples) {
-                            *out = value(y, u, v);
+                        for (c, value) in channels.iter().enumerate() {
+                            let plane = &mut out[c * h * w + start..][..size.0];
+                            for (out, ((&y, &u), &v)) in plane.iter_mut().zip(samples.clone()) {
+                                *out = value(y, u, v);
+                            }
                         }
                     }
                     Layout::Nhwc => {
-                        let (pixels, _) = out[3 * start..][..3 * placed.width].as_chunks_mut::<3>();
+                        let (pixels, _) = out[3 * start..][..3 * size.0].as_chunks_mut::<3>();
                         for (pixel, ((&y, &u), &v)) in pixels.iter_mut().zip(samples) {
-                            pixel[channel] = value(y, u, v);
+                            *pixel = [0, 1, 2].map(|c: usize| channels[c](y, u, v));
                         }
                     }
                 }
-            }
-        }
+            });
         Ok(letterbox)
     }
 
