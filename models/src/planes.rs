@@ -9,7 +9,8 @@ mod taps;
 use image::RgbImage;
 
 use crate::card::Filter;
-use crate::picture::{self, Siting, Yuv420};
+use crate::picture::{self, Siting, Weights, Yuv420};
+pub(crate) use rows::Sink;
 use rows::{Chroma, Plane, Rows};
 use taps::{Span, Taps};
 
@@ -24,15 +25,14 @@ pub(crate) struct PlaneScaler {
 
 impl PlaneScaler {
     /// Scales the box `[left, top, right, bottom]` (luma pixels, inside the picture, with an area) to `size` (width, height),
-    /// and calls `each` with (row, Y, U, V) for every row: levels of 0..=255 as in the picture, a little beyond where the
-    /// filter overshoots.
-    pub(crate) fn each_row(
+    /// and gives every row to `sink`.
+    pub(crate) fn scale(
         &mut self,
         picture: &Yuv420,
         at: [f64; 4],
         filter: Filter,
         size: (usize, usize),
-        each: impl FnMut(usize, &[f32], &[f32], &[f32]),
+        sink: &mut impl Sink,
     ) {
         let [left, top, right, bottom] = at;
         // A chroma sample on an even luma column lies a quarter of its own width left of where one in the middle would.
@@ -56,22 +56,20 @@ impl PlaneScaler {
             picture::Chroma::Interleaved => Chroma::Interleaved(plane(data, 2 * width)),
         };
         let luma = luma(&mut self.luma, picture, at, filter, size);
-        rows::run(&luma, &chroma, &mut self.rows, each);
+        rows::run(&luma, &chroma, &mut self.rows, sink);
     }
 
-    /// As [`PlaneScaler::each_row`], luma alone: (row, Y).
-    pub(crate) fn each_luma_row(
+    /// As [`PlaneScaler::scale`], luma alone.
+    pub(crate) fn scale_luma(
         &mut self,
         picture: &Yuv420,
         at: [f64; 4],
         filter: Filter,
         size: (usize, usize),
-        mut each: impl FnMut(usize, &[f32]),
+        sink: &mut impl Sink,
     ) {
         let luma = luma(&mut self.luma, picture, at, filter, size);
-        rows::run(&luma, &Chroma::None, &mut self.rows, |row, y, _, _| {
-            each(row, y);
-        });
+        rows::run(&luma, &Chroma::None, &mut self.rows, sink);
     }
 
     /// Scales to packed RGB, rounded; `out` has `3 * width * height` bytes.
@@ -83,16 +81,12 @@ impl PlaneScaler {
         size: (usize, usize),
         out: &mut [u8],
     ) {
-        let [r, g, b] = picture.colour().to_rgb();
-        self.each_row(picture, at, filter, size, |row, y, u, v| {
-            let (pixels, _) = out[3 * size.0 * row..][..3 * size.0].as_chunks_mut::<3>();
-            for (((pixel, &y), &u), &v) in pixels.iter_mut().zip(y).zip(u).zip(v) {
-                *pixel = [r, g, b].map(|w| {
-                    // `as` saturates at 0 and 255.
-                    (w.y * y + w.u * u + w.v * v + w.offset + 0.5) as u8
-                });
-            }
-        });
+        let mut sink = Packed {
+            width: size.0,
+            weights: picture.colour().to_rgb(),
+            out,
+        };
+        self.scale(picture, at, filter, size, &mut sink);
     }
 
     /// Pixels `[left, top, width, height]` of the picture as RGB, chroma interpolated.
@@ -102,6 +96,28 @@ impl PlaneScaler {
         let at = [left, top, left + width, top + height].map(|v| v as f64);
         self.rgb_into(picture, at, Filter::Bilinear, (width, height), &mut out);
         out
+    }
+}
+
+/// Packed RGB.
+struct Packed<'a> {
+    width: usize,
+    weights: [Weights; 3],
+    out: &'a mut [u8],
+}
+
+impl Sink for Packed<'_> {
+    #[inline(always)]
+    fn row(&mut self, row: usize, y: &[f32], u: &[f32], v: &[f32]) {
+        let [r, g, b] = self.weights;
+        // `as` saturates at 0 and 255.
+        let byte = |w: Weights, y: f32, u: f32, v: f32| {
+            (w.y * y + w.u * u + w.v * v + w.offset + 0.5) as u8
+        };
+        let (pixels, _) = self.out[3 * self.width * row..][..3 * self.width].as_chunks_mut::<3>();
+        for (((pixel, &y), &u), &v) in pixels.iter_mut().zip(y).zip(u).zip(v) {
+            *pixel = [byte(r, y, u, v), byte(g, y, u, v), byte(b, y, u, v)];
+        }
     }
 }
 

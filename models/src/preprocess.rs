@@ -9,6 +9,7 @@
 
 mod decode;
 mod place;
+mod tensor;
 
 use std::path::PathBuf;
 
@@ -237,13 +238,14 @@ impl Preprocess {
         } else {
             (255.0 / 219.0, 16.0)
         };
-        let mut out = Vec::with_capacity(size.0 * size.1);
+        let mut sink = tensor::Grey {
+            scale,
+            black,
+            out: Vec::with_capacity(size.0 * size.1),
+        };
         let filter = self.spec.filter;
-        self.planes
-            .each_luma_row(picture, at, filter, size, |_, luma| {
-                out.extend(luma.iter().map(|y| (y - black) * scale));
-            });
-        Ok(out)
+        self.planes.scale_luma(picture, at, filter, size, &mut sink);
+        Ok(sink.out)
     }
 
     /// Normalises a picture of the spec's size into `out` ([`Preprocess::tensor_len`] elements, axes by the spec's layout).
@@ -391,36 +393,19 @@ impl Preprocess {
                 Layout::Nhwc => out.as_chunks_mut::<3>().0.fill(grey),
             }
         }
-        let channels: [_; 3] = std::array::from_fn(|c| {
-            let (scale, weights) = (unit / self.spec.std[c], weights[c]);
-            let shift = -self.spec.mean[c] / self.spec.std[c];
-            move |y: f32, u: f32, v: f32| {
-                let level = weights.y * y + weights.u * u + weights.v * v + weights.offset;
-                level.clamp(0.0, 255.0) * scale + shift
-            }
-        });
+        let mut sink = tensor::Tensor {
+            layout,
+            size: (w, h),
+            placed: (placed.x, placed.y, placed.width),
+            channels: std::array::from_fn(|c| tensor::Channel {
+                weights: weights[c],
+                scale: unit / self.spec.std[c],
+                shift: -self.spec.mean[c] / self.spec.std[c],
+            }),
+            out,
+        };
         let (size, filter) = ((placed.width, placed.height), self.spec.filter);
-        self.planes
-            .each_row(picture, at, filter, size, |row, y, u, v| {
-                let samples = y.iter().zip(u).zip(v);
-                let start = (placed.y + row) * w + placed.x;
-                match layout {
-                    Layout::Nchw => {
-                        for (c, value) in channels.iter().enumerate() {
-                            let plane = &mut out[c * h * w + start..][..size.0];
-                            for (out, ((&y, &u), &v)) in plane.iter_mut().zip(samples.clone()) {
-                                *out = value(y, u, v);
-                            }
-                        }
-                    }
-                    Layout::Nhwc => {
-                        let (pixels, _) = out[3 * start..][..3 * size.0].as_chunks_mut::<3>();
-                        for (pixel, ((&y, &u), &v)) in pixels.iter_mut().zip(samples) {
-                            *pixel = [0, 1, 2].map(|c: usize| channels[c](y, u, v));
-                        }
-                    }
-                }
-            });
+        self.planes.scale(picture, at, filter, size, &mut sink);
         Ok(letterbox)
     }
 

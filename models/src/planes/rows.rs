@@ -30,33 +30,32 @@ pub(super) enum Chroma<'a> {
     Interleaved(Plane<'a>),
 }
 
-/// Calls `each` with (row, Y, U, V) for every row of the output; U and V are empty without chroma.
-pub(super) fn run<F>(luma: &Plane<'_>, chroma: &Chroma<'_>, rows: &mut Rows, each: F)
-where
-    F: FnMut(usize, &[f32], &[f32], &[f32]),
-{
+/// Takes the rows of the output. A trait where a closure would do, because the compiler has to be told to make it part of the
+/// loops for wide registers.
+pub(crate) trait Sink {
+    /// Row `row`: levels of 0..=255 as in the picture, a little beyond where the filter overshoots. U and V are empty if only
+    /// luma was asked for.
+    fn row(&mut self, row: usize, y: &[f32], u: &[f32], v: &[f32]);
+}
+
+/// Gives every row of the output to `sink`.
+pub(super) fn run(luma: &Plane<'_>, chroma: &Chroma<'_>, rows: &mut Rows, sink: &mut impl Sink) {
     #[cfg(target_arch = "x86_64")]
     if is_x86_feature_detected!("avx2") {
         // SAFETY: the processor has what the function is compiled for.
-        return unsafe { wide(luma, chroma, rows, each) };
+        return unsafe { wide(luma, chroma, rows, sink) };
     }
-    plain(luma, chroma, rows, each);
+    plain(luma, chroma, rows, sink);
 }
 
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx2")]
-fn wide<F>(luma: &Plane<'_>, chroma: &Chroma<'_>, rows: &mut Rows, each: F)
-where
-    F: FnMut(usize, &[f32], &[f32], &[f32]),
-{
-    plain(luma, chroma, rows, each);
+fn wide(luma: &Plane<'_>, chroma: &Chroma<'_>, rows: &mut Rows, sink: &mut impl Sink) {
+    plain(luma, chroma, rows, sink);
 }
 
 #[inline(always)]
-fn plain<F>(luma: &Plane<'_>, chroma: &Chroma<'_>, rows: &mut Rows, mut each: F)
-where
-    F: FnMut(usize, &[f32], &[f32], &[f32]),
-{
+fn plain(luma: &Plane<'_>, chroma: &Chroma<'_>, rows: &mut Rows, sink: &mut impl Sink) {
     let (width, height) = (luma.taps[0].first.len(), luma.taps[1].first.len());
     let Rows { column, y, u, v } = rows;
     let chroma_width = match chroma {
@@ -83,7 +82,7 @@ where
                 across::<2>(both.taps[0], &column[1..], v);
             }
         }
-        each(row, y, u, v);
+        sink.row(row, y, u, v);
     }
 }
 
