@@ -125,6 +125,33 @@ def bot_sort(fps, lost_frames=None):
     return BotSort(frame_rate=fps, use_embeddings=False, track_buffer=round(lost_frames * 30 / fps))
 
 
+class Forged:
+    """A tracker of trackforge, a crate: the candidate in place of a tracker of our own."""
+
+    def __init__(self, tracker):
+        self.tracker = tracker
+
+    def update(self, rows, _frame):
+        found = [([float(r[0]), float(r[1]), float(r[2] - r[0]), float(r[3] - r[1])], float(r[4]), 0) for r in rows]
+        tracks = self.tracker.update(found)
+        return [(x, y, x + w, y + h, number, score) for number, (x, y, w, h), score, *_ in tracks]
+
+
+def forged_byte(_fps, lost_frames=None):
+    import trackforge
+
+    return Forged(trackforge.BYTETRACK(**({"track_buffer": lost_frames} if lost_frames else {})))
+
+
+def forged_oc(_fps, lost_frames=None):
+    import trackforge
+
+    return Forged(trackforge.OCSORT(**({"max_age": lost_frames} if lost_frames else {})))
+
+
+TRACKERS = {"bytetrack": byte_track, "botsort": bot_sort, "trackforge-byte": forged_byte, "trackforge-oc": forged_oc}
+
+
 def replay(video, detector, embedder, counts, intra, spin, frames):
     """Every frame: detect, follow, embed as many crops as the bench's own side did in this frame (COUNTS, one number a
     line), so that both do the same number of embeddings although their trackers confirm at different times. Where the
@@ -279,8 +306,7 @@ def track(kind, detections, video, fps, lost_frames, results):
     """The tracker alone: recorded detections in, time of `update` only. It is given the real frames, for BoT-SORT's
     camera motion; LOST_FRAMES 0 leaves its own."""
     found = read_mot(detections)
-    make = {"bytetrack": byte_track, "botsort": bot_sort}[kind]
-    tracker = make(fps, lost_frames or None)
+    tracker = TRACKERS[kind](fps, lost_frames or None)
     capture = cv2.VideoCapture(video)
     seconds, number, boxes, out = 0.0, 0, 0, []
     while True:

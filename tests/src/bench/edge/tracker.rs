@@ -1,4 +1,5 @@
-//! The tracker alone: recorded detections into ours, BoxMOT's ByteTrack and BoT-SORT (without appearance).
+//! The tracker alone: recorded detections into ours, BoxMOT's ByteTrack and BoT-SORT (without appearance), and two trackers of
+//! the crate trackforge (through its Python package), which would be taken instead of ours if they followed people as well.
 //!
 //! Detections are found once and written down in MOTChallenge format; all trackers get the same. Only the calls of `update`
 //! are timed. The peers run twice, as they come and with lost people kept for two seconds as ours keeps them; the better
@@ -23,8 +24,13 @@ const SEEDS: [u64; 3] = [51, 52, 53];
 const FPS: u32 = 10;
 /// Frames for which a lost person is kept in the peers' second setting: two seconds, our default.
 const LOST_FRAMES: u32 = 20;
-/// The peers' trackers.
-const KINDS: [(&str, &str); 2] = [("bytetrack", "ByteTrack"), ("botsort", "BoT-SORT")];
+/// The peers' trackers, and how many times as fast ours is to be.
+const KINDS: [(&str, &str, Option<f64>); 4] = [
+    ("bytetrack", "BoxMOT's ByteTrack", Some(20.0)),
+    ("botsort", "BoxMOT's BoT-SORT", Some(20.0)),
+    ("trackforge-byte", "trackforge's ByteTrack", None),
+    ("trackforge-oc", "trackforge's OC-SORT", None),
+];
 
 /// How people are found in worlds.
 #[derive(Clone, Debug)]
@@ -173,7 +179,7 @@ impl Bench {
 
     /// Frames per second over sequences; every tracker's results are left beside them.
     fn tracker_speed(&mut self, title: &str, sequences: &[Sequence], rounds: usize) -> Result<()> {
-        let (mut ours, mut theirs) = (Vec::new(), [Vec::new(), Vec::new()]);
+        let (mut ours, mut theirs) = (Vec::new(), KINDS.map(|_| Vec::new()));
         let mut boxes = 0.0;
         for _ in 0..rounds {
             let (mut frames, mut seconds) = (0.0, 0.0);
@@ -195,22 +201,22 @@ impl Bench {
             }
             ours.push(frames / seconds);
             boxes /= frames;
-            for ((kind, _), fps) in KINDS.iter().zip(&mut theirs) {
+            for ((kind, ..), fps) in KINDS.iter().zip(&mut theirs) {
                 fps.push(self.peer_track(kind, sequences)?);
             }
         }
         let ours = Spread::new(ours);
-        for ((_, name), theirs) in KINDS.iter().zip(theirs) {
+        for ((_, name, reach), theirs) in KINDS.iter().zip(theirs) {
             let theirs = Spread::new(theirs);
             let ratio = ours.over(&theirs);
             self.table.push(Row {
                 work: format!(
-                    "tracker alone, {title} ({boxes:.1} boxes a frame), frames/s; peer: BoxMOT's {name}"
+                    "tracker alone, {title} ({boxes:.1} boxes a frame), frames/s; peer: {name}"
                 ),
                 ours: ours.text(0),
                 peer: theirs.text(0),
                 ratio: ratio.text(0),
-                reach: Reach::at_least(ratio.median(), 20.0),
+                reach: reach.map_or_else(Reach::none, |r| Reach::at_least(ratio.median(), r)),
                 limit: format!(
                     "{:.1} us a frame against {:.0} us",
                     1e6 / ours.median(),
@@ -258,7 +264,7 @@ impl Bench {
 
     fn tracker_quality(&mut self, title: &str, sequences: &[Sequence]) -> Result<()> {
         let ours = self.score(sequences, "ours")?;
-        for (kind, name) in KINDS {
+        for (kind, name, _) in KINDS {
             let settings = [
                 (self.score(sequences, kind)?, "as it comes"),
                 (
