@@ -19,6 +19,7 @@ pub mod harvest;
 pub mod health;
 pub mod ingest;
 pub mod latency;
+pub mod memory;
 pub mod metrics;
 pub mod pipeline;
 pub mod replay;

@@ -139,6 +139,7 @@ fn failed(e: impl std::fmt::Display) -> Failure {
 }
 
 fn main() -> ExitCode {
+    reid_edge::memory::share_heaps();
     // clap itself exits with code 2 on bad usage.
     let cli = Cli::parse();
     match execute(cli.command) {

@@ -23,6 +23,7 @@ use crate::engine::Purpose;
 use crate::events::{Event, EventsError};
 use crate::ingest::{IngestError, LiveCameras, Status};
 use crate::latency::Percentiles;
+use crate::memory;
 use crate::pipeline::{Pipeline, PipelineError, Progress, Timings};
 use crate::serve::control::{Question, control};
 use crate::serve::{self, Hub, ServeError};
@@ -127,6 +128,7 @@ pub fn run_by(
     clock: Clock,
 ) -> Result<RunSummary, RunError> {
     let began = Instant::now();
+    memory::share_heaps();
     let service = Service::from_env()?;
     let sink = Arc::new(Sink::open(&config.events, config.base.clone())?);
     let hub = Hub::new(config.camera_names());

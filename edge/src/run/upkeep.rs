@@ -7,6 +7,7 @@ use serde_json::json;
 use crate::config::{CameraConfig, EdgeConfig};
 use crate::health::{CameraHealth, Health, Verdict};
 use crate::ingest::CameraState;
+use crate::memory;
 use crate::metrics::FrameCounts;
 use crate::serve::control::{Answer, Command, Question};
 use crate::service::{Pulse, Service, ServiceError, Watchdog};
@@ -17,6 +18,9 @@ use super::models::ModelFiles;
 /// How often health and metrics are brought up to date.
 const EVERY: Duration = Duration::from_secs(1);
 
+/// How often unused memory is given back.
+const GIVE_BACK: Duration = Duration::from_secs(60);
+
 /// State of the upkeep.
 pub(super) struct Upkeep {
     pub(super) service: Service,
@@ -24,6 +28,8 @@ pub(super) struct Upkeep {
     /// Speaks to the service manager as long as the pulse beats.
     _watchdog: Watchdog,
     last: Option<Instant>,
+    /// When memory was last given back.
+    given_back: Instant,
     ready: bool,
     /// Frames received when the last step came, to tell a quiet site from a hung pipeline.
     received: u64,
@@ -39,6 +45,7 @@ impl Upkeep {
             _watchdog: watchdog,
             service,
             last: None,
+            given_back: Instant::now(),
             ready: false,
             received: 0,
             status: String::new(),
@@ -160,6 +167,10 @@ impl Run<'_> {
             return;
         }
         self.upkeep.last = Some(Instant::now());
+        if self.upkeep.given_back.elapsed() >= GIVE_BACK {
+            self.upkeep.given_back = Instant::now();
+            memory::give_back();
+        }
         let health = self.health();
         // A pipeline that hangs is restarted; one that only has a full disk would not be helped by that.
         if health.status != Verdict::Failing {
