@@ -69,6 +69,7 @@ fn soak(seconds: f64) -> Soaked {
         "[[camera]]\nname = \"door\"\nsource = \"a.mp4\"\nloop = true\n\
          [[camera]]\nname = \"hall\"\nsource = \"a.mp4\"\nloop = true\nfps = 5.0\n\
          [embedder]\nkind = \"histogram\"\n[tracker]\nlost_secs = 30.0\n[crops]\nburst_per_sec = 0.4\nevery_secs = 10.0\n\
+         [associate]\nmin_crops = 1\n\
          [events]\nfile = \"events.jsonl\"\n[serve]\nlisten = \"127.0.0.1:{port}\"\n"
     );
     let config = EdgeConfig::parse(&config, &dir.path().join("edge.toml")).unwrap();
@@ -149,6 +150,7 @@ fn nothing_is_lost(soaked: &Soaked) {
     );
     assert_eq!(s.events_lost, 0);
     assert!(s.frames > 0 && s.tracklets > 0 && s.skipped > 0, "{s:?}");
+    assert!(s.identities > 0, "nobody was recognised: {s:?}");
 }
 
 #[test]

@@ -6,6 +6,7 @@
 
 mod family;
 mod numbers;
+mod resize;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -57,6 +58,8 @@ pub struct AdoptOptions {
     pub filter: Option<Filter>,
     /// Input width and height, for a file that leaves them open.
     pub size: Option<(usize, usize)>,
+    /// Width and height for which the network is written anew, beside its file.
+    pub resize: Option<(usize, usize)>,
     /// Output convention of a detector or pose estimator.
     pub decode: Option<Decode>,
     /// Class that means a person. 0 becomes 1 where class 0 is always the background: torchvision, and TensorFlow's
@@ -85,6 +88,7 @@ impl AdoptOptions {
             fit: None,
             filter: None,
             size: None,
+            resize: None,
             decode: None,
             person_class: 0,
             tensor: None,
@@ -115,6 +119,57 @@ pub struct Adopted {
 /// answers in another form than its task and decoding have. An engine that cannot run the file is a warning only: the
 /// device's may.
 pub fn adopt(path: &Path, options: &AdoptOptions) -> Result<Adopted, ExportError> {
+    match options.resize {
+        None => adopt_as_it_is(path, options),
+        Some(size) => adopt_resized(path, size, options),
+    }
+}
+
+/// Writes `FILE-WxH.onnx` and adopts that; neither is left behind unless it runs.
+fn adopt_resized(
+    path: &Path,
+    size: (usize, usize),
+    options: &AdoptOptions,
+) -> Result<Adopted, ExportError> {
+    let fail = |reason: String| ExportError::Adopt {
+        path: path.to_path_buf(),
+        reason,
+    };
+    let bytes = resize::resized(&files::read(path)?, size).map_err(fail)?;
+    let stem = path.file_stem().unwrap_or_default().to_string_lossy();
+    let target = path.with_file_name(format!("{stem}-{}x{}.onnx", size.0, size.1));
+    let there = target.exists();
+    if there && files::read(&target)? != bytes[..] {
+        return Err(fail(format!(
+            "{} is there already and is something else: remove it first",
+            target.display()
+        )));
+    }
+    files::write_atomic(&target, &bytes)?;
+    let options = AdoptOptions {
+        resize: None,
+        ..options.clone()
+    };
+    let reason = match adopt_as_it_is(&target, &options) {
+        Ok(adopted) => match adopted.warning {
+            None => return Ok(adopted),
+            Some(warning) => warning,
+        },
+        Err(error) => error.to_string(),
+    };
+    if !there {
+        for left in [ModelCard::path_beside(&target), target] {
+            // The card may not have been written.
+            let _ = std::fs::remove_file(left);
+        }
+    }
+    Err(fail(format!(
+        "cannot be written anew for {} x {} (width x height): its sizes are fixed inside, or the strides do not divide these: {reason}",
+        size.0, size.1
+    )))
+}
+
+fn adopt_as_it_is(path: &Path, options: &AdoptOptions) -> Result<Adopted, ExportError> {
     let bytes = files::read(path)?;
     let file = OnnxFile::parse(bytes.clone(), path)?;
     if file.metadata.contains_key(METADATA_KEY) {

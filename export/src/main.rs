@@ -102,6 +102,11 @@ struct Adopt {
     /// Input size as WxH, for a file that leaves it open.
     #[arg(long, value_parser = size)]
     size: Option<(usize, usize)>,
+    /// Write the network anew for pictures of this shape, WxH in multiples of 32, as FILE-WxH.onnx; refused if it does not
+    /// run at it. A detector for squares spends 44 % of its work on the padding of a 16:9 picture: 416x256 instead of
+    /// 416x416 finds the same people in two thirds of the time.
+    #[arg(long, value_parser = size, conflicts_with = "size")]
+    resize: Option<(usize, usize)>,
     /// Name of the model [default: the file's].
     #[arg(long)]
     name: Option<String>,
@@ -296,6 +301,7 @@ impl Adopt {
             fit: self.fit,
             filter: None,
             size: self.size,
+            resize: self.resize,
             decode: self.decode,
             person_class: self.person_class,
             tensor: self.tensor.clone(),

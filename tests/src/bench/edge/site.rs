@@ -104,12 +104,27 @@ impl Site {
         self.path("retail.onnx")
     }
 
+    /// YOLOX-nano for 16:9 pictures, with its card: 416 x 256 in place of 416 x 416, of which 182 rows would be padding.
+    ///
+    /// # Errors
+    /// If it cannot be written.
+    pub fn wide_detector(&self) -> Result<PathBuf> {
+        let made = self.path("yolox-416x256.onnx");
+        if !made.with_extension("onnx.card.json").is_file() {
+            let square = self.detector();
+            let options = [
+                "--task", "detect", "--decode", "yolox", "--resize", "416x256",
+            ];
+            let mut arguments: Vec<&OsStr> = vec![OsStr::new("adopt"), square.as_os_str()];
+            arguments.extend(options.iter().map(OsStr::new));
+            programs::json("reid-export", &arguments)?;
+        }
+        Ok(made)
+    }
+
     /// `[detector]` with YOLOX-nano.
     pub fn yolox(&self) -> String {
-        format!(
-            "[detector]\nkind = \"onnx\"\nmodel = {:?}\n",
-            self.detector()
-        )
+        yolox(&self.detector())
     }
 
     /// Writes a configuration with these cameras (name and the rest of `[[camera]]`), `[detector]` and `[crops]`;
@@ -254,4 +269,9 @@ impl World {
             .map(|c| (c.clone(), format!("source = {:?}", self.video(c))))
             .collect()
     }
+}
+
+/// `[detector]` with this file.
+pub fn yolox(model: &Path) -> String {
+    format!("[detector]\nkind = \"onnx\"\nmodel = {model:?}\n")
 }
