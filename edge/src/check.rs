@@ -87,12 +87,14 @@ pub fn check_file(file: &Path, patience: Duration) -> Result<Report, ConfigError
 /// Looks at everything that is left of a configuration with these mistakes; each camera gets `patience` to show a frame.
 pub fn check(config: &EdgeConfig, errors: Vec<ConfigError>, patience: Duration) -> Report {
     let mut findings = gstreamer::look(config);
-    findings.extend(cameras::look(config, patience));
+    let (of_cameras, sizes) = cameras::look(config, patience);
+    findings.extend(of_cameras);
     let (of_models, min_cosine) = models::look(config);
     findings.extend(of_models);
     findings.extend(machine::look(config));
     findings.extend(page::look(config));
     findings.extend(advice::look(config));
+    findings.extend(advice::shape(config, &sizes));
     Report {
         ok: errors.is_empty() && findings.iter().all(|f| f.ok),
         errors,

@@ -1,4 +1,7 @@
-//! Detectors worth bringing, for who has none yet.
+//! Detectors worth bringing, for who has none yet; and how to spare the one that is there useless work.
+
+use reid_models::card::{Fit, InputSpec};
+use reid_models::runtime;
 
 use super::{Finding, Level};
 use crate::config::{DetectorKind, EdgeConfig};
@@ -98,4 +101,64 @@ pub(super) fn look(config: &EdgeConfig) -> Vec<Finding> {
         )
     }));
     findings
+}
+
+/// Sides of a detector's input are multiples of its coarsest stride.
+const STRIDE: usize = 32;
+/// Less than this share of the work is not worth another file.
+const WORTH: f64 = 0.15;
+
+/// Width and height that hold pictures of these sizes as large as the input shows them now.
+fn enough(input: &InputSpec, sizes: &[(usize, usize)]) -> (usize, usize) {
+    let (w, h) = (input.width as f64, input.height as f64);
+    let up = |v: f64| (v.round() as usize).next_multiple_of(STRIDE);
+    let mut shape = (STRIDE, STRIDE);
+    for &(width, height) in sizes {
+        let scale = (w / width as f64).min(h / height as f64);
+        shape.0 = shape.0.max(up(width as f64 * scale));
+        shape.1 = shape.1.max(up(height as f64 * scale));
+    }
+    (shape.0.min(input.width), shape.1.min(input.height))
+}
+
+/// Nothing unless a good part of the detector's input is padding for all cameras that showed a picture.
+pub(super) fn shape(config: &EdgeConfig, sizes: &[(usize, usize)]) -> Option<Finding> {
+    let model = config.detector.model.as_ref()?;
+    // What is wrong with model or card has been told.
+    let input = runtime::read_card(model).ok()?.input;
+    if sizes.is_empty() || input.fit == Fit::Stretch {
+        return None;
+    }
+    let (w, h) = enough(&input, sizes);
+    let saved = 1.0 - (w * h) as f64 / (input.width * input.height) as f64;
+    (saved >= WORTH).then(|| {
+        Finding::new(
+            "detector advice",
+            Level::Info,
+            format!(
+                "{:.0} % of the detector's work is spent on padding: its input is {} x {} (width x height), and {w} x {h} hold what the cameras send; reid-export adopt {} --task detect --resize {w}x{h} and the options it was adopted with writes it anew, if its network allows",
+                100.0 * saved,
+                input.width,
+                input.height,
+                model.display()
+            ),
+        )
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn enough_holds_every_camera_and_no_more() {
+        let square = InputSpec::imagenet(416, 416);
+        assert_eq!(enough(&square, &[(1280, 720)]), (416, 256));
+        assert_eq!(enough(&square, &[(768, 576), (1920, 1080)]), (416, 320));
+        assert_eq!(enough(&square, &[(1280, 720), (720, 1280)]), (416, 416));
+        assert_eq!(
+            enough(&InputSpec::imagenet(320, 544), &[(1280, 720)]),
+            (544, 320)
+        );
+    }
 }
