@@ -61,7 +61,7 @@ fn a_detector_for_the_pictures_shape_finds_the_same_people() {
     let frames = ingest::open_files_in_step(&config).unwrap();
     let frames = frames.flat_map(|step| step.unwrap());
     let (mut there, mut back) = ((0, 0), (0, 0));
-    for frame in frames.filter(|f: &Frame| f.number % EVERY == 0) {
+    for frame in frames.filter(|f: &Frame| f.number.is_multiple_of(EVERY)) {
         let [a, b] = detectors
             .each_mut()
             .map(|d| d.detect(&[&frame]).unwrap().remove(0));
