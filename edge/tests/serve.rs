@@ -172,7 +172,7 @@ fn page_pictures_people_and_metrics() {
     );
     let id = somebody().0;
     let crop = get(at, &format!("/crop/{id}.jpg?camera=0"));
-    assert_eq!(image::load_from_memory(&crop.body).unwrap().height(), 160);
+    assert_eq!(image::load_from_memory(&crop.body).unwrap().height(), 300);
 
     let metrics = get(at, "/metrics").text();
     for line in [

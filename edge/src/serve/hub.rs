@@ -222,7 +222,7 @@ impl Hub {
         self.inner.frames.send_modify(|n| *n += 1);
     }
 
-    /// A new or changed decision, with the best crop of the tracklet.
+    /// A new or changed decision, with the best crop of the tracklet, kept as it is given.
     pub fn assignment(&self, assignment: &Assignment, crop: Option<Arc<RgbImage>>) {
         // Pixels of a thousand visits would be 30 MiB.
         let crop = crop.and_then(|c| paint::jpeg(&c).ok()).map(Arc::new);

@@ -114,7 +114,8 @@ mod tests {
     use super::*;
 
     proptest! {
-        /// Whatever the stretch, weights add up to one, and a ramp is scaled to a ramp away from the ends.
+        /// Whatever the stretch, weights add up to one, and a ramp stays one within a tenth of an output sample away from the
+        /// ends (a widened kernel is not sampled at whole steps, so it is no closer than that).
         #[test]
         fn weights_are_a_mean_and_keep_a_ramp(
             limit in 1usize..400, low in -1.0f64..400.0, length in 0.001f64..400.0, out in 1usize..300, bicubic: bool,
@@ -135,7 +136,7 @@ mod tests {
                 let centre = inner_low + (i as f64 + 0.5) * scale - taps.from as f64;
                 if centre - support >= 0.0 && centre + support <= taps.len as f64 {
                     let ramp: f64 = weights.iter().zip(begin..).map(|(w, s)| f64::from(*w) * (s as f64 + 0.5)).sum();
-                    prop_assert!((ramp - centre).abs() < 0.02 * scale.max(1.0) + 1e-3, "{ramp} for {centre}");
+                    prop_assert!((ramp - centre).abs() < 0.1 * scale.max(1.0) + 1e-3, "{ramp} for {centre}");
                 }
             }
         }
