@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 
 use reid_edge::clock::{Clock, TimeSource};
 use reid_edge::config::EdgeConfig;
+use reid_edge::memory;
 use reid_edge::metrics::Usage;
 use reid_edge::run::{RunSummary, Signals, run_by};
 use support::{ask, free_port, walker};
@@ -55,7 +56,7 @@ fn slope_per_hour(samples: &[(f64, f64)]) -> f64 {
 
 struct Soaked {
     summary: RunSummary,
-    samples: Vec<(f64, Usage)>,
+    samples: Vec<(f64, Usage, u64)>,
     cycles: u64,
     jumps: u32,
 }
@@ -89,7 +90,8 @@ fn soak(seconds: f64) -> Soaked {
         scope.spawn(|| {
             while began.elapsed().as_secs_f64() < seconds - 2.0 {
                 std::thread::sleep(Duration::from_secs_f64((seconds / 360.0).min(10.0)));
-                let sample = (began.elapsed().as_secs_f64(), Usage::now());
+                let used = memory::in_use().unwrap_or(0);
+                let sample = (began.elapsed().as_secs_f64(), Usage::now(), used);
                 samples.lock().unwrap().push(sample);
             }
         });
@@ -166,18 +168,20 @@ fn an_hour_leaves_no_trace() {
     let seconds = std::env::var("REID_SOAK_SECONDS").map_or(3600.0, |v| v.parse().unwrap());
     let soaked = soak(seconds);
     nothing_is_lost(&soaked);
-    // The first tenth fills what is bounded: caches, the gallery, memory that the allocator keeps.
-    let late: Vec<&(f64, Usage)> = soaked
+    // The first half fills what is bounded: visits on the page, the gallery, the heaps.
+    let late: Vec<&(f64, Usage, u64)> = soaked
         .samples
         .iter()
-        .filter(|(t, _)| *t > seconds / 10.0)
+        .filter(|(t, ..)| *t > seconds / 2.0)
         .collect();
-    let series = |value: fn(&Usage) -> u64| -> Vec<(f64, f64)> {
-        late.iter().map(|(t, u)| (*t, value(u) as f64)).collect()
+    let series = |value: fn(&(f64, Usage, u64)) -> u64| -> f64 {
+        let points: Vec<_> = late.iter().map(|s| (s.0, value(s) as f64)).collect();
+        slope_per_hour(&points)
     };
-    let memory = series(|u| u.resident_bytes >> 10);
-    let threads = series(|u| u.threads);
-    let files = series(|u| u.files);
+    let memory = series(|s| s.1.resident_bytes >> 10);
+    let used = series(|s| s.2 >> 10);
+    let threads = series(|s| s.1.threads);
+    let files = series(|s| s.1.files);
     println!(
         "{seconds:.0} s, {:.0} h by the clock, {} cameras came and went, {} clock jumps: {:?}",
         seconds * HOURS / 3600.0,
@@ -186,16 +190,27 @@ fn an_hour_leaves_no_trace() {
         soaked.summary
     );
     let last = late.last().unwrap().1;
-    let (memory, threads, files) = (
-        slope_per_hour(&memory),
-        slope_per_hour(&threads),
-        slope_per_hour(&files),
-    );
     println!(
-        "at the end {} MiB, {} threads, {} files; per hour {memory:+.0} KiB, {threads:+.2} threads, {files:+.2} files",
+        "at the end {} MiB of which {} in use, {} threads, {} files; per hour {memory:+.0} KiB, {used:+.0} in use, {threads:+.2} threads, {files:+.2} files",
         last.resident_bytes >> 20,
+        late.last().unwrap().2 >> 20,
         last.threads,
         last.files
+    );
+    // Twelve means over time.
+    for (twelfth, samples) in soaked.samples.chunks(30).enumerate() {
+        let mean = |of: fn(&(f64, Usage, u64)) -> u64| {
+            (samples.iter().map(of).sum::<u64>() / samples.len() as u64) >> 10
+        };
+        println!(
+            "twelfth {twelfth}: {} KiB, {} in use",
+            mean(|s| s.1.resident_bytes),
+            mean(|s| s.2)
+        );
+    }
+    assert!(
+        used < 4096.0,
+        "what is in use grows by {used:.0} KiB an hour"
     );
     assert!(memory < 4096.0, "memory grows by {memory:.0} KiB an hour");
     assert!(threads.abs() < 1.0, "threads grow by {threads:.2} an hour");
