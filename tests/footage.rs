@@ -10,7 +10,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use reid_tests::programs::json;
+use reid_tests::programs::{adopt, json};
 
 /// Columns of the frame that each virtual camera sees.
 const LEFT: (f64, f64) = (0.0, 352.0);
@@ -132,23 +132,14 @@ fn report(epochs: usize, iterations: usize) {
     // Models made by others, described as an integrator would.
     fs::copy(media.join("yolox_nano_416.onnx"), path("yolox.onnx")).unwrap();
     fs::copy(media.join("reid-retail-0248.onnx"), path("retail.onnx")).unwrap();
-    json(
-        "reid-export",
-        &[
-            "adopt",
-            &text("yolox.onnx"),
-            "--task",
-            "detect",
-            "--decode",
-            "yolox",
-        ],
+    adopt(
+        &path("yolox.onnx"),
+        &["--task", "detect", "--decode", "yolox"],
     )
     .unwrap();
-    json(
-        "reid-export",
+    adopt(
+        &path("retail.onnx"),
         &[
-            "adopt",
-            &text("retail.onnx"),
             "--task",
             "embed",
             "--layout",

@@ -1,7 +1,6 @@
 //! A detector that was written anew for the shape of the pictures finds whom it found before.
 #![allow(clippy::unwrap_used)]
 
-use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 
 use reid_edge::config::EdgeConfig;
@@ -15,10 +14,8 @@ use reid_tests::programs;
 const EVERY: u64 = 20;
 
 fn adopt(model: &Path, more: &[&str]) {
-    let mut arguments: Vec<&OsStr> = vec![OsStr::new("adopt"), model.as_os_str()];
     let options = ["--task", "detect", "--decode", "yolox"];
-    arguments.extend(options.iter().chain(more).map(OsStr::new));
-    programs::json("reid-export", &arguments).unwrap();
+    programs::adopt(model, &[&options[..], more].concat()).unwrap();
 }
 
 fn open(model: &Path) -> OnnxDetector {

@@ -1,7 +1,7 @@
 //! Runs the project's programs, which lie beside this one.
 
 use std::ffi::OsStr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, bail};
@@ -73,4 +73,15 @@ pub fn json(name: &str, arguments: &[impl AsRef<OsStr>]) -> Result<Value> {
         bail!("{name} ended with exit code {}: {said}", finished.code);
     }
     finished.json().with_context(|| name.to_string())
+}
+
+/// Writes the card of a model made by others, with these options of `reid-export adopt`.
+///
+/// # Errors
+/// If it is refused.
+pub fn adopt(model: &Path, options: &[&str]) -> Result<()> {
+    let mut arguments: Vec<&OsStr> = vec![OsStr::new("adopt"), model.as_os_str()];
+    arguments.extend(options.iter().map(OsStr::new));
+    json("reid-export", &arguments)?;
+    Ok(())
 }

@@ -1,7 +1,6 @@
 //! The loops over samples: columns first, then along the row, in single precision, one row of the output at a time.
 //!
-//! Written for the compiler to vectorise; compiled twice for x86-64, since the wider registers make it more than twice as
-//! fast. Products and sums are separate operations everywhere, so every machine gets the same bits.
+//! Written for the compiler to vectorise; compiled twice for x86-64, for its wider registers. Products and sums are separate operations everywhere, so every machine gets the same bits.
 
 use super::taps::Taps;
 

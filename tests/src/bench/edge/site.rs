@@ -17,6 +17,8 @@ const LIMIT: Duration = Duration::from_secs(1800);
 
 /// `[crops]` that leave no crop out: no gate, no budget.
 pub const EVERY_CROP: &str = "[crops]\ncut_off = false\nmin_height = 8.0\nmax_overlap = 1.0\nmin_sharpness = 0.0\nburst_per_sec = 240.0\nevery_secs = 0.0\nmax_per_tracklet = 1000000\n";
+/// Options by which YOLOX is adopted.
+const YOLOX: [&str; 4] = ["--task", "detect", "--decode", "yolox"];
 /// The budget as it is shipped.
 pub const BUDGET: &str = "";
 
@@ -44,11 +46,7 @@ impl Site {
             media,
             library: library.into(),
         };
-        site.adopt(
-            "yolox_nano_416.onnx",
-            &site.detector(),
-            &["--task", "detect", "--decode", "yolox"],
-        )?;
+        site.adopt("yolox_nano_416.onnx", &site.detector(), &YOLOX)?;
         let embed = [
             ["--task", "embed"],
             ["--layout", "nhwc"],
@@ -78,10 +76,7 @@ impl Site {
         }
         let from = self.media.join(from);
         fs::copy(&from, to).with_context(|| format!("{} (REID_MEDIA)", from.display()))?;
-        let mut arguments: Vec<&OsStr> = vec![OsStr::new("adopt"), to.as_os_str()];
-        arguments.extend(options.iter().map(OsStr::new));
-        programs::json("reid-export", &arguments)?;
-        Ok(())
+        programs::adopt(to, options)
     }
 
     /// A path in the bench's folder.
@@ -111,13 +106,8 @@ impl Site {
     pub fn wide_detector(&self) -> Result<PathBuf> {
         let made = self.path("yolox-416x256.onnx");
         if !made.with_extension("onnx.card.json").is_file() {
-            let square = self.detector();
-            let options = [
-                "--task", "detect", "--decode", "yolox", "--resize", "416x256",
-            ];
-            let mut arguments: Vec<&OsStr> = vec![OsStr::new("adopt"), square.as_os_str()];
-            arguments.extend(options.iter().map(OsStr::new));
-            programs::json("reid-export", &arguments)?;
+            let resize = ["--resize", "416x256"];
+            programs::adopt(&self.detector(), &[&YOLOX[..], &resize].concat())?;
         }
         Ok(made)
     }
