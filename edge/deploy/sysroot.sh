@@ -21,7 +21,7 @@ gstreamer1.0-plugins-good gstreamer1.0-plugins-bad gstreamer1.0-libav"
 # rustc-web is Debian's rustc for browsers: the newest one that a stable release carries.
 host_packages="rustc-web libstd-rust-web-dev"
 
-wanted="2 ${VERSION_CODENAME:-} $target_packages / $host_packages"
+wanted="3 ${VERSION_CODENAME:-} $target_packages / $host_packages"
 [ -f "$dir/.complete" ] && [ "$(cat "$dir/.complete")" = "$wanted" ] && exit 0
 rm -rf "$dir.partial"
 mkdir -p "$dir.partial"
@@ -64,6 +64,12 @@ unpack() {
   for merged in lib bin sbin; do ln -sfn "usr/$merged" "$2/$merged"; done
   for deb in "$1"/*.deb; do
     dpkg-deb --fsys-tarfile "$deb" | tar -x --keep-directory-symlink --no-same-owner -C "$2"
+  done
+  # Links to absolute paths mean files below this root. Left as they are, libm.so would point to nothing and the linker would take
+  # libm.a, whose objects use a private symbol of one version of glibc: the program would run with no other.
+  find "$2" -type l -lname '/*' | while read -r link; do
+    to=$(realpath -m --relative-to="$(dirname "$link")" "$2$(readlink "$link")")
+    ln -sfn "$to" "$link"
   done
 }
 

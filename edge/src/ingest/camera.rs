@@ -95,8 +95,14 @@ impl Camera {
             tally: self.tally.clone(),
             software: false,
         };
+        // The next pass of a looped recording is nothing to tell anybody.
+        let mut rewinds = false;
         while !self.control.is_quitting() {
-            self.set(CameraState::Connecting, String::new());
+            if !rewinds {
+                self.set(CameraState::Connecting, String::new());
+            }
+            rewinds = false;
+            let before = past.number;
             let outcome = self.connect(past.clone());
             if self.control.is_quitting() {
                 return;
@@ -113,6 +119,7 @@ impl Camera {
                 Ok(()) if live => "the stream ended".to_owned(),
                 Ok(()) if self.config.looped => {
                     past.time_offset = outcome.position.1 + LOOP_GAP_SECS;
+                    rewinds = outcome.position.0 > before;
                     continue;
                 }
                 Ok(()) => return self.set(CameraState::Ended, String::new()),

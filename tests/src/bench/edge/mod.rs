@@ -5,6 +5,7 @@
 //! recordings. The peer gets the best of several thread settings, tried before the rounds. BoxMOT is AGPL: it is installed
 //! into the bench's own folder and run, and nothing of it is read or used.
 
+mod appearance;
 mod barcode;
 mod child;
 mod clock;

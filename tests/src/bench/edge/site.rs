@@ -117,8 +117,7 @@ impl Site {
         yolox(&self.detector())
     }
 
-    /// Writes a configuration with these cameras (name and the rest of `[[camera]]`), `[detector]` and `[crops]`;
-    /// embedder is reid-retail-0248. Sections in `more` are added as they are.
+    /// As [`Site::config_with`], with reid-retail-0248.
     ///
     /// # Errors
     /// If it cannot be written.
@@ -130,11 +129,33 @@ impl Site {
         crops: &str,
         more: &str,
     ) -> Result<PathBuf> {
+        let embedder = self.retail();
+        self.config_with(name, cameras, detector, &embedder, crops, more)
+    }
+
+    /// `[embedder]` with reid-retail-0248.
+    pub fn retail(&self) -> String {
+        format!("[embedder]\nmodel = {:?}\n", self.embedder())
+    }
+
+    /// Writes a configuration with these cameras (name and the rest of `[[camera]]`), `[detector]`, `[embedder]` and
+    /// `[crops]`. Sections in `more` are added as they are.
+    ///
+    /// # Errors
+    /// If it cannot be written.
+    pub fn config_with(
+        &self,
+        name: &str,
+        cameras: &[(String, String)],
+        detector: &str,
+        embedder: &str,
+        crops: &str,
+        more: &str,
+    ) -> Result<PathBuf> {
         let mut text = String::new();
         for (camera, body) in cameras {
             text.push_str(&format!("[[camera]]\nname = {camera:?}\n{body}\n"));
         }
-        let embedder = format!("[embedder]\nmodel = {:?}\n", self.embedder());
         text.push_str(&format!("{detector}{crops}{embedder}{more}"));
         let file = self.path(name);
         fs::write(&file, text).with_context(|| file.display().to_string())?;

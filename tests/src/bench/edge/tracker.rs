@@ -42,7 +42,7 @@ pub struct WorldDetector {
 }
 
 /// Detections of one video and its truth.
-struct Sequence {
+pub(super) struct Sequence {
     video: PathBuf,
     detections: PathBuf,
     truth: Option<PathBuf>,
@@ -53,7 +53,8 @@ struct Sequence {
 }
 
 impl Sequence {
-    fn results(&self, tracker: &str) -> PathBuf {
+    /// File of a tracker's results.
+    pub(super) fn results(&self, tracker: &str) -> PathBuf {
         self.results.with_extension(format!("{tracker}.txt"))
     }
 }
@@ -65,14 +66,16 @@ impl Bench {
         self.tracker_speed("plaza.mp4", std::slice::from_ref(&sequence), self.rounds)?;
         let detector = self.world_detector()?;
         for preset in PRESETS {
-            let mut sequences = Vec::new();
+            let (mut sequences, mut worlds) = (Vec::new(), Vec::new());
             for seed in SEEDS {
                 let world = self.site.world(preset, seed)?;
                 sequences.extend(self.world_sequences(&world, &detector)?);
+                worlds.push(world);
             }
             let title = format!("{preset} worlds, {}", detector.name);
             self.tracker_speed(&title, &sequences, 1)?;
             self.tracker_quality(&title, &sequences)?;
+            self.appearance(&title, &worlds, &sequences, &detector)?;
         }
         Ok(())
     }
@@ -253,7 +256,8 @@ impl Bench {
         Ok(frames.context("no `frames`")? / seconds.context("no `seconds`")?)
     }
 
-    fn score(&self, sequences: &[Sequence], tracker: &str) -> Result<Value> {
+    /// Scores of a tracker's results over all sequences, each with identities of its own.
+    pub(super) fn score(&self, sequences: &[Sequence], tracker: &str) -> Result<Value> {
         let mut arguments = words(&[&"score"]);
         for s in sequences {
             let truth = s.truth.as_ref().context("a sequence without truth")?;
