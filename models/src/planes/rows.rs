@@ -1,4 +1,5 @@
-//! The loops over samples: columns first, then along the row, in single precision, one row of the output at a time.
+//! The loops over samples, in single precision, one row of the output at a time. Columns come first, then the row; where the
+//! picture grows downwards the other way around, because that is less work.
 //!
 //! Written for the compiler to vectorise; compiled twice for x86-64, for its wider registers. Products and sums are separate operations everywhere, so every machine gets the same bits.
 
@@ -17,9 +18,17 @@ pub(super) struct Plane<'a> {
 #[derive(Default)]
 pub(super) struct Rows {
     column: Vec<f32>,
-    pub(super) y: Vec<f32>,
-    pub(super) u: Vec<f32>,
-    pub(super) v: Vec<f32>,
+    y: Channel,
+    u: Channel,
+    v: Channel,
+}
+
+/// One channel on its way.
+#[derive(Default)]
+struct Channel {
+    /// All rows that are looked at, scaled across already; empty if they are scaled down first.
+    lines: Vec<f32>,
+    row: Vec<f32>,
 }
 
 /// Where chroma comes from.
@@ -61,44 +70,110 @@ fn plain(luma: &Plane<'_>, chroma: &Chroma<'_>, rows: &mut Rows, sink: &mut impl
         Chroma::None => 0,
         _ => width,
     };
-    y.resize(width, 0.0);
-    u.resize(chroma_width, 0.0);
-    v.resize(chroma_width, 0.0);
+    y.row.resize(width, 0.0);
+    u.row.resize(chroma_width, 0.0);
+    v.row.resize(chroma_width, 0.0);
+    lines::<1>(luma, 0, column, &mut y.lines);
+    match chroma {
+        Chroma::None => {}
+        Chroma::Planar(first, second) => {
+            lines::<1>(first, 0, column, &mut u.lines);
+            lines::<1>(second, 0, column, &mut v.lines);
+        }
+        Chroma::Interleaved(both) => {
+            lines::<2>(both, 0, column, &mut u.lines);
+            lines::<2>(both, 1, column, &mut v.lines);
+        }
+    }
     for row in 0..height {
-        down(luma, 1, row, column);
-        across::<1>(luma.taps[0], column, y);
+        channel::<1>(luma, 0, row, column, y);
         match chroma {
             Chroma::None => {}
             Chroma::Planar(first, second) => {
-                down(first, 1, row, column);
-                across::<1>(first.taps[0], column, u);
-                down(second, 1, row, column);
-                across::<1>(second.taps[0], column, v);
+                channel::<1>(first, 0, row, column, u);
+                channel::<1>(second, 0, row, column, v);
             }
             Chroma::Interleaved(both) => {
-                down(both, 2, row, column);
-                across::<2>(both.taps[0], column, u);
-                across::<2>(both.taps[0], &column[1..], v);
+                channel::<2>(both, 0, row, column, u);
+                channel::<2>(both, 1, row, column, v);
             }
         }
-        sink.row(row, y, u, v);
+        sink.row(row, &y.row, &u.row, &v.row);
     }
 }
 
-/// The weighted mean of the rows that make row `row` of the output, `step` bytes a sample.
+/// Where the picture grows downwards, fewer rows are scaled across if that is done first: all of them, once.
 #[inline(always)]
-fn down(plane: &Plane<'_>, step: usize, row: usize, column: &mut Vec<f32>) {
-    let [across, down] = plane.taps;
-    let first = down.from + down.first[row] as usize;
-    let weights = &down.weights[row * down.count..][..down.count];
-    let len = step * across.len;
-    column.resize(len, 0.0);
-    let line = |k: usize| &plane.data[(first + k) * plane.stride + step * across.from..][..len];
+fn lines<const STEP: usize>(
+    plane: &Plane<'_>,
+    channel: usize,
+    column: &mut Vec<f32>,
+    lines: &mut Vec<f32>,
+) {
+    let [across_taps, down] = plane.taps;
+    lines.clear();
+    if down.len >= down.first.len() {
+        return;
+    }
+    let width = across_taps.first.len();
+    lines.resize(down.len * width, 0.0);
+    for (k, line) in lines.chunks_exact_mut(width).enumerate() {
+        column.clear();
+        column.extend(
+            plane
+                .line(STEP, down.from + k)
+                .iter()
+                .map(|&s| f32::from(s)),
+        );
+        across::<STEP>(across_taps, &column[channel..], line);
+    }
+}
+
+/// Row `row` of the output; `channel` of `STEP` that lie interleaved.
+#[inline(always)]
+fn channel<const STEP: usize>(
+    plane: &Plane<'_>,
+    channel: usize,
+    row: usize,
+    column: &mut Vec<f32>,
+    Channel { lines, row: out }: &mut Channel,
+) {
+    let [across_taps, taps] = plane.taps;
+    let first = taps.first[row] as usize;
+    let weights = &taps.weights[row * taps.count..][..taps.count];
+    if lines.is_empty() {
+        // The second of two interleaved channels finds what the first one left.
+        if channel == 0 {
+            column.resize(STEP * across_taps.len, 0.0);
+            down(weights, |k| plane.line(STEP, taps.from + first + k), column);
+        }
+        across::<STEP>(across_taps, &column[channel..], out);
+    } else {
+        let width = out.len();
+        down(weights, |k| &lines[(first + k) * width..][..width], out);
+    }
+}
+
+impl<'a> Plane<'a> {
+    /// What is looked at of row `row`, `step` bytes a sample.
+    #[inline(always)]
+    fn line(&self, step: usize, row: usize) -> &'a [u8] {
+        let across = self.taps[0];
+        &self.data[row * self.stride + step * across.from..][..step * across.len]
+    }
+}
+
+/// The weighted mean of rows: two at a time, so that sums are stored half as often.
+#[inline(always)]
+fn down<'a, S: Copy + 'a>(weights: &[f32], line: impl Fn(usize) -> &'a [S], out: &mut [f32])
+where
+    f32: From<S>,
+{
     let mut k = 0;
     while k < weights.len() {
         if weights.len() - k == 1 {
             let (a, wa) = (line(k), weights[k]);
-            let terms = column.iter_mut().zip(a);
+            let terms = out.iter_mut().zip(a);
             if k == 0 {
                 terms.for_each(|(sum, &a)| *sum = wa * f32::from(a));
             } else {
@@ -106,7 +181,7 @@ fn down(plane: &Plane<'_>, step: usize, row: usize, column: &mut Vec<f32>) {
             }
         } else {
             let (a, b, wa, wb) = (line(k), line(k + 1), weights[k], weights[k + 1]);
-            let terms = column.iter_mut().zip(a).zip(b);
+            let terms = out.iter_mut().zip(a).zip(b);
             if k == 0 {
                 terms.for_each(|((sum, &a), &b)| *sum = wa * f32::from(a) + wb * f32::from(b));
             } else {
