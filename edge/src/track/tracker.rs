@@ -1,9 +1,12 @@
 //! ByteTrack-class tracker (Zhang et al., ECCV 2022), in seconds instead of frames.
 //!
 //! 1. Sure detections against confirmed tracklets (running and lost), by overlap.
-//! 2. What is left of both, by expanded overlap: small or fast people at few frames per second.
+//! 2. What is left of both, by expanded overlap: small or fast people at few frames per second, so the more the longer ago.
 //! 3. Unsure detections against running tracklets: someone half hidden is kept, nobody is started by them.
 //! 4. Sure detections against tentative tracklets; what is still left starts new ones.
+//!
+//! A filter predicts where people will be. What is reported is the box as it was detected: a filtered one lags behind
+//! whoever comes into the picture, and embedders were trained on detections.
 
 use super::association::{assign, near, overlap};
 use super::kalman::BoxFilter;
@@ -12,8 +15,10 @@ use crate::types::{Detection, Ltrb, TrackUpdate, TrackedBox, TrackletId};
 
 /// Least IoU by which an unsure detection continues a tracklet (ByteTrack).
 const LOW_IOU: f32 = 0.35;
-/// How far boxes are grown in the second stage, in shares of their size.
-const EXPANSION: f32 = 0.35;
+/// How far boxes are grown in the second stage, in shares of their size, times the square of the seconds between frames:
+/// what is not known of a person's way grows like that. And at most.
+const EXPANSION: f32 = 1.6;
+const MOST_EXPANSION: f32 = 0.5;
 /// A tentative tracklet unseen for so long was noise, seconds.
 const TENTATIVE_SECS: f64 = 0.25;
 /// Two tracklets overlapping by more follow the same person.
@@ -35,6 +40,8 @@ struct Track {
     /// Given once confirmed, so that noise uses up no ids.
     id: Option<TrackletId>,
     filter: BoxFilter,
+    /// The last detection.
+    seen: Ltrb,
     first_time: f64,
     last_time: f64,
     score: f32,
@@ -91,12 +98,13 @@ impl Tracker {
             all.partition(|&t| self.tracks[t].id.is_some());
 
         let match_iou = c.match_iou;
+        let expansion = (EXPANSION * (dt * dt) as f32).min(MOST_EXPANSION);
         let (confirmed, sure) = self.stage(time, confirmed, sure, detections, overlap(match_iou));
-        let (confirmed, sure) = self.stage(time, confirmed, sure, detections, near(EXPANSION));
+        let (confirmed, sure) = self.stage(time, confirmed, sure, detections, near(expansion));
         let running_only = confirmed.into_iter().filter(|&t| running[t]).collect();
         self.stage(time, running_only, unsure, detections, overlap(LOW_IOU));
         let (tentative, sure) = self.stage(time, tentative, sure, detections, overlap(match_iou));
-        let (_, sure) = self.stage(time, tentative, sure, detections, near(EXPANSION));
+        let (_, sure) = self.stage(time, tentative, sure, detections, near(expansion));
 
         for d in sure {
             let detection = &detections[d];
@@ -104,6 +112,7 @@ impl Tracker {
                 self.tracks.push(Track {
                     id: None,
                     filter: BoxFilter::new(&detection.ltrb),
+                    seen: detection.ltrb,
                     first_time: time,
                     last_time: time,
                     score: detection.score,
@@ -124,7 +133,7 @@ impl Tracker {
             .filter_map(|t| {
                 Some(TrackedBox {
                     tracklet: t.id?,
-                    ltrb: t.filter.ltrb().clamped(width, height),
+                    ltrb: t.seen.clamped(width, height),
                     score: t.score,
                     age_secs: time - t.first_time,
                 })
@@ -177,6 +186,7 @@ impl Tracker {
             let detection = &detections[candidates[d]];
             let track = &mut self.tracks[tracks[t]];
             track.filter.update(&detection.ltrb, detection.score);
+            track.seen = detection.ltrb;
             track.last_time = time;
             track.score = detection.score;
             track.hits += 1;
@@ -262,6 +272,7 @@ mod tests {
         tracker: Tracker,
         ids: TrackletIds,
         time: f64,
+        step_secs: f64,
     }
 
     impl Run {
@@ -270,10 +281,11 @@ mod tests {
                 tracker: Tracker::new(TrackerConfig::default()),
                 ids: TrackletIds::default(),
                 time: 0.0,
+                step_secs: 0.1,
             }
         }
         fn step(&mut self, detections: &[Detection]) -> TrackUpdate {
-            self.time += 0.1;
+            self.time += self.step_secs;
             self.tracker
                 .update(self.time, SIZE, detections, &mut self.ids)
         }
@@ -367,6 +379,7 @@ mod tests {
     #[test]
     fn small_fast_people_are_followed_where_boxes_do_not_overlap() {
         let mut run = Run::new();
+        run.step_secs = 0.4;
         let mut seen = std::collections::BTreeSet::new();
         for i in 0..20 {
             let x = 18.0 * i as f32;
