@@ -116,7 +116,7 @@ device: Whole(0, 63) => "0", "number of the GPU";
 ["tracker"]
 high: UNIT => "0.5", "detections from this score on are matched first";
 low: UNIT => "0.1", "detections from this score on may continue a tracklet, not above high";
-new: UNIT => "0.6", "detections from this score on may start a tracklet";
+new: UNIT => "0.65", "detections from this score on may start a tracklet";
 match_iou: UNIT => "0.2", "least overlap (IoU) of a detection with a predicted box";
 confirm_hits: Whole(1, 1000) => "2", "a tracklet is reported after so many detections";
 lost_secs: Number(0.0, 600.0) => "2.0", "a tracklet unseen for so many seconds ends";

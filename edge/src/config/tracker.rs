@@ -25,7 +25,7 @@ impl Default for TrackerConfig {
         TrackerConfig {
             high: 0.5,
             low: 0.1,
-            new: 0.6,
+            new: 0.65,
             match_iou: 0.2,
             confirm_hits: 2,
             lost_secs: 2.0,

@@ -11,11 +11,20 @@ pub struct Matching {
     pub unmatched: Vec<usize>,
 }
 
+/// Where somebody is expected.
+#[derive(Clone, Copy, Debug)]
+pub struct Expected {
+    /// Predicted box.
+    pub ltrb: Ltrb,
+    /// Seconds since it was seen.
+    pub unseen_secs: f32,
+}
+
 /// Best pairing of predicted boxes and detections; pairs whose `affinity` is `None` are forbidden.
 pub fn assign(
-    predicted: &[Ltrb],
+    predicted: &[Expected],
     detections: &[Ltrb],
-    affinity: impl Fn(&Ltrb, &Ltrb) -> Option<f32>,
+    affinity: impl Fn(&Expected, &Ltrb) -> Option<f32>,
 ) -> Matching {
     let mut cost = Vec::with_capacity(predicted.len() * detections.len());
     for p in predicted {
@@ -43,21 +52,25 @@ pub fn assign(
 }
 
 /// IoU, forbidden below `least`.
-pub fn overlap(least: f32) -> impl Fn(&Ltrb, &Ltrb) -> Option<f32> {
-    move |a, b| Some(a.iou(b)).filter(|iou| *iou >= least && *iou > 0.0)
+pub fn overlap(least: f32) -> impl Fn(&Expected, &Ltrb) -> Option<f32> {
+    move |a, b| Some(a.ltrb.iou(b)).filter(|iou| *iou >= least && *iou > 0.0)
 }
 
-/// IoU of boxes grown by `share` of their size on each side (Deep-EIoU, Huang et al. 2024), forbidden if they do not
-/// touch or differ in height by more than 1.7 times. Small people at few frames per second move by more than their own
-/// width, where plain IoU is 0.
-pub fn near(share: f32) -> impl Fn(&Ltrb, &Ltrb) -> Option<f32> {
-    move |a, b| {
-        let ratio = a.height().max(1.0) / b.height().max(1.0);
-        if !(1.0 / 1.7..=1.7).contains(&ratio) {
-            return None;
-        }
-        Some(grown(a, share).iou(&grown(b, share))).filter(|iou| *iou > 0.15)
+/// How far boxes are grown, in shares of their size, times the square of the seconds unseen: what is not known of a
+/// person's way grows like that. And at most.
+const EXPANSION: f32 = 1.6;
+const MOST_EXPANSION: f32 = 0.5;
+
+/// IoU of boxes grown on each side by the longer the one was not seen (after Deep-EIoU, Huang et al. 2024), forbidden if they
+/// do not touch or differ in height by more than 1.7 times. Small people at few frames per second move by more than their
+/// own width, where plain IoU is 0; at ten and more, boxes grown alike would take whoever passes by.
+pub fn near(a: &Expected, b: &Ltrb) -> Option<f32> {
+    let ratio = a.ltrb.height().max(1.0) / b.height().max(1.0);
+    if !(1.0 / 1.7..=1.7).contains(&ratio) {
+        return None;
     }
+    let share = (EXPANSION * a.unseen_secs * a.unseen_secs).min(MOST_EXPANSION);
+    Some(grown(&a.ltrb, share).iou(&grown(b, share))).filter(|iou| *iou > 0.15)
 }
 
 fn grown(b: &Ltrb, share: f32) -> Ltrb {
@@ -91,9 +104,18 @@ mod tests {
     #[test]
     fn near_reaches_where_overlap_is_zero_but_not_across_sizes() {
         let (a, b) = (person(0.0, 50.0), person(24.0, 50.0));
-        assert_eq!(overlap(0.2)(&a, &b), None);
-        assert!(near(0.5)(&a, &b).unwrap() > 0.15);
-        assert_eq!(near(0.5)(&a, &person(10.0, 100.0)), None, "twice as tall");
-        assert_eq!(near(0.5)(&a, &person(200.0, 50.0)), None, "far away");
+        let unseen = |unseen_secs| Expected {
+            ltrb: a,
+            unseen_secs,
+        };
+        assert_eq!(overlap(0.2)(&unseen(0.5), &b), None);
+        assert!(near(&unseen(0.5), &b).unwrap() > 0.15);
+        assert_eq!(near(&unseen(0.1), &b), None, "nobody is that fast");
+        assert_eq!(
+            near(&unseen(0.5), &person(10.0, 100.0)),
+            None,
+            "twice as tall"
+        );
+        assert_eq!(near(&unseen(9.0), &person(200.0, 50.0)), None, "far away");
     }
 }

@@ -7,13 +7,13 @@
 
 use crate::types::Ltrb;
 
-// The four were chosen on simulated worlds (seeds 61 to 64, two detectors), see docs/BENCHMARKS.md.
-/// Standard deviation of a person's acceleration, heights per second squared: people walk evenly.
-const ACCELERATION: f32 = 0.6;
+// The four were chosen on simulated worlds (seeds 61 to 64, two detectors) and on plaza.mp4, see docs/BENCHMARKS.md.
+/// Standard deviation of a person's acceleration, heights per second squared.
+const ACCELERATION: f32 = 0.9;
 /// Standard deviation of the change of size, heights per second squared.
-const RESIZING: f32 = 0.1;
+const RESIZING: f32 = 0.3;
 /// Standard deviation of where a detector sees a person, heights: legs that swing and halves that are hidden count.
-const MEASUREMENT: f32 = 0.12;
+const MEASUREMENT: f32 = 0.1;
 /// Standard deviation of the speed of a person just seen, heights per second.
 const START_SPEED: f32 = 1.5;
 

@@ -8,17 +8,13 @@
 //! A filter predicts where people will be. What is reported is the box as it was detected: a filtered one lags behind
 //! whoever comes into the picture, and embedders were trained on detections.
 
-use super::association::{assign, near, overlap};
+use super::association::{Expected, assign, near, overlap};
 use super::kalman::BoxFilter;
 use crate::config::TrackerConfig;
 use crate::types::{Detection, Ltrb, TrackUpdate, TrackedBox, TrackletId};
 
 /// Least IoU by which an unsure detection continues a tracklet (ByteTrack).
 const LOW_IOU: f32 = 0.35;
-/// How far boxes are grown in the second stage, in shares of their size, times the square of the seconds between frames:
-/// what is not known of a person's way grows like that. And at most.
-const EXPANSION: f32 = 1.6;
-const MOST_EXPANSION: f32 = 0.5;
 /// A tentative tracklet unseen for so long was noise, seconds.
 const TENTATIVE_SECS: f64 = 0.25;
 /// Two tracklets overlapping by more follow the same person.
@@ -98,13 +94,12 @@ impl Tracker {
             all.partition(|&t| self.tracks[t].id.is_some());
 
         let match_iou = c.match_iou;
-        let expansion = (EXPANSION * (dt * dt) as f32).min(MOST_EXPANSION);
         let (confirmed, sure) = self.stage(time, confirmed, sure, detections, overlap(match_iou));
-        let (confirmed, sure) = self.stage(time, confirmed, sure, detections, near(expansion));
+        let (confirmed, sure) = self.stage(time, confirmed, sure, detections, near);
         let running_only = confirmed.into_iter().filter(|&t| running[t]).collect();
         self.stage(time, running_only, unsure, detections, overlap(LOW_IOU));
         let (tentative, sure) = self.stage(time, tentative, sure, detections, overlap(match_iou));
-        let (_, sure) = self.stage(time, tentative, sure, detections, near(expansion));
+        let (_, sure) = self.stage(time, tentative, sure, detections, near);
 
         for d in sure {
             let detection = &detections[d];
@@ -169,14 +164,17 @@ impl Tracker {
         tracks: Vec<usize>,
         candidates: Vec<usize>,
         detections: &[Detection],
-        affinity: impl Fn(&Ltrb, &Ltrb) -> Option<f32>,
+        affinity: impl Fn(&Expected, &Ltrb) -> Option<f32>,
     ) -> (Vec<usize>, Vec<usize>) {
         if tracks.is_empty() || candidates.is_empty() {
             return (tracks, candidates);
         }
-        let predicted: Vec<Ltrb> = tracks
+        let predicted: Vec<Expected> = tracks
             .iter()
-            .map(|&t| self.tracks[t].filter.ltrb())
+            .map(|&t| Expected {
+                ltrb: self.tracks[t].filter.ltrb(),
+                unseen_secs: (time - self.tracks[t].last_time) as f32,
+            })
             .collect();
         let boxes: Vec<Ltrb> = candidates.iter().map(|&d| detections[d].ltrb).collect();
         let matching = assign(&predicted, &boxes, affinity);
