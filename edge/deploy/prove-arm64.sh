@@ -47,6 +47,10 @@ ok "linked for $file_says; needs glibc $newest or newer (JetPack 6 has 2.35, Jet
 # No newer than JetPack 6 has: a later Debian's C library would end that.
 [ "$(printf '%s\n2.35\n' "$newest" | sort -V | tail -n 1)" = 2.35 ] || die "glibc $newest is newer than JetPack 6's"
 
+# A private symbol would tie the program, and the package, to one version of glibc.
+private=$(aarch64-linux-gnu-objdump -T "$program" | sed -n 's/.*GLIBC_PRIVATE)\? *//p' | tr '\n' ' ')
+[ -z "$private" ] || die "$program uses private symbols of glibc: $private"
+
 # 2. It starts.
 version=$(arm64 --version)
 ok "$version"
