@@ -141,6 +141,7 @@ fn adds_up(s: &RunSummary) {
         s.frames + s.skipped + s.replaced + s.discarded,
         "{s:?}"
     );
+    assert!(s.replaced_at_start <= s.replaced, "{s:?}");
 }
 
 #[test]

@@ -51,6 +51,8 @@ pub struct RunSummary {
     pub skipped: u64,
     /// Frames that were replaced by newer ones before they could be analysed: overload.
     pub replaced: u64,
+    /// Those of them that came while the models were opened: no overload yet.
+    pub replaced_at_start: u64,
     /// Frames under way when their camera was closed or the run ended.
     pub discarded: u64,
     /// Damaged frames.
@@ -169,6 +171,7 @@ pub fn run_by(
     let fleet = Fleet::open(config, live.clone(), hub.clone())?;
     let feed = live.clone();
     let pipeline = Pipeline::start(config, Purpose::Live, || Ok(Box::new(feed)))?;
+    let replaced_at_start = live.total().replaced;
     tracing::info!("{}", pipeline.description());
     hub.fact("pipeline", pipeline.description());
     let mut run = Run {
@@ -189,6 +192,7 @@ pub fn run_by(
     let ended = done.and_then(|()| run.end());
     drop(page);
     let mut summary = ended?;
+    summary.replaced_at_start = replaced_at_start;
     summary.seconds = began.elapsed().as_secs_f64();
     summary.fps = summary.frames as f64 / summary.seconds.max(1e-9);
     Ok(summary)

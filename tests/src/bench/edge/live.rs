@@ -7,8 +7,8 @@
 //! frame; a check before the rounds holds that time against the log. Capture to event is the same span as the peer's and is
 //! compared with it. An event is what is known of a frame once it is analysed, written for ours, in memory for the peer.
 //!
-//! A drop is a frame that was replaced by a newer one before it could be analysed. The peer's include frames that never
-//! left its decoder, known by their numbers.
+//! A drop is a frame that was replaced by a newer one before it could be analysed, from the moment on at which the models are
+//! open. The peer's, from its first analysed frame on, include frames that never left its decoder, known by their numbers.
 
 use std::path::{Path, PathBuf};
 
@@ -197,7 +197,10 @@ impl Bench {
         ]);
         let mut done = self.site.ours("reid-edge", &arguments)?.json()?;
         drop(server);
-        done["drops"] = done["replaced"].clone();
+        // From the moment at which frames can be analysed, as the peer's.
+        let number = |key: &str| done[key].as_u64().with_context(|| format!("no `{key}`"));
+        let drops = number("replaced")?.saturating_sub(number("replaced_at_start")?);
+        done["drops"] = drops.into();
         ensure!(
             done["frames"].as_u64().is_some_and(|f| f > 0),
             "reid-edge run analysed no frame"
