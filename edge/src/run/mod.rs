@@ -51,7 +51,8 @@ pub struct RunSummary {
     pub skipped: u64,
     /// Frames that were replaced by newer ones before they could be analysed: overload.
     pub replaced: u64,
-    /// Those of them that came while the models were opened: no overload yet.
+    /// Those of them until eight seconds after the first analysed frame: what came while the models were opened, and what a
+    /// connection had kept while it was opened and gave out at once. No overload yet.
     pub replaced_at_start: u64,
     /// Frames under way when their camera was closed or the run ended.
     pub discarded: u64,
@@ -69,9 +70,10 @@ pub struct RunSummary {
     pub events: u64,
     /// As above.
     pub events_lost: u64,
-    /// Seconds from a frame's arrival to its events.
+    /// Seconds from a frame's arrival to its events; without the start (those eight seconds), if the run was longer.
     pub latency: Option<Percentiles>,
-    /// Seconds from the instant at which the camera says it took the picture to its events; absent if no camera says so.
+    /// Seconds from the instant at which the camera says it took the picture to its events, likewise; absent if no camera says
+    /// so.
     pub capture_latency: Option<Percentiles>,
     /// Wall-clock seconds.
     pub seconds: f64,
@@ -171,7 +173,6 @@ pub fn run_by(
     let fleet = Fleet::open(config, live.clone(), hub.clone())?;
     let feed = live.clone();
     let pipeline = Pipeline::start(config, Purpose::Live, || Ok(Box::new(feed)))?;
-    let replaced_at_start = live.total().replaced;
     tracing::info!("{}", pipeline.description());
     hub.fact("pipeline", pipeline.description());
     let mut run = Run {
@@ -183,6 +184,7 @@ pub fn run_by(
         live,
         clock,
         lost,
+        start: Start::default(),
     };
     let limit = seconds.map(Duration::from_secs_f64);
     let done = run.go(signals, &questions, |run| {
@@ -192,7 +194,6 @@ pub fn run_by(
     let ended = done.and_then(|()| run.end());
     drop(page);
     let mut summary = ended?;
-    summary.replaced_at_start = replaced_at_start;
     summary.seconds = began.elapsed().as_secs_f64();
     summary.fps = summary.frames as f64 / summary.seconds.max(1e-9);
     Ok(summary)
@@ -208,6 +209,34 @@ struct Run<'a> {
     lost: Reported,
     teller: Teller<'a>,
     upkeep: Upkeep,
+    start: Start,
+}
+
+/// How long the start lasts, from the first analysed frame on: until every camera's second sender report has come (RFC 3550:
+/// every 5 s, times 0.5 to 1.5). The first may be wrong: servers made with GStreamer were seen to tell a time a second off.
+const START: Duration = Duration::from_secs(8);
+
+/// What was replaced before the run was under way.
+#[derive(Default)]
+struct Start {
+    /// When the first frame was analysed.
+    first: Option<Instant>,
+    /// Known once the start is over.
+    replaced: Option<u64>,
+}
+
+impl Start {
+    /// Looks at the time; `analysed` frames so far. `true` when the start is just over.
+    fn is_over(&mut self, analysed: u64, replaced: impl Fn() -> u64) -> bool {
+        if self.replaced.is_some() || analysed == 0 {
+            return false;
+        }
+        let over = self.first.get_or_insert_with(Instant::now).elapsed() >= START;
+        if over {
+            self.replaced = Some(replaced());
+        }
+        over
+    }
 }
 
 impl Run<'_> {
@@ -224,6 +253,10 @@ impl Run<'_> {
                 // Removing the last camera does not end a run: another may be added.
                 Progress::Over if self.fleet.cameras().is_empty() => {}
                 Progress::Over => break,
+            }
+            let replaced = || self.live.total().replaced;
+            if self.start.is_over(self.teller.frames, replaced) {
+                self.teller.forget_latencies();
             }
             if let Some(secs) = self.clock.follow() {
                 self.clock_moved(secs);
@@ -290,6 +323,7 @@ impl Run<'_> {
             received: total.received,
             skipped: total.skipped,
             replaced: total.replaced,
+            replaced_at_start: self.start.replaced.unwrap_or(total.replaced),
             discarded: total.discarded + teller.discarded,
             bad: total.bad,
             reconnects: total.reconnects,

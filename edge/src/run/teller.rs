@@ -152,6 +152,12 @@ impl<'a> Teller<'a> {
         self.rates.get(&camera).map_or(0.0, Rate::now)
     }
 
+    /// The start is over: latencies count from here.
+    pub(super) fn forget_latencies(&mut self) {
+        self.latency = Latencies::default();
+        self.capture_latency = Latencies::default();
+    }
+
     fn time(&mut self, frame: &Frame) {
         self.latency.add(frame.arrived.elapsed().as_secs_f64());
         if let Some(captured) = frame.captured {

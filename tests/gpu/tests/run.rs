@@ -55,6 +55,8 @@ fn train(method: &str, data: &str, out: &Path) -> Vec<Value> {
         "train.evaluate_every=1",
     ];
     fit(&FitOptions {
+        source: None,
+        beside: None,
         method: method.into(),
         data: data.parse().unwrap(),
         out: out.into(),

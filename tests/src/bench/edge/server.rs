@@ -71,6 +71,7 @@ fn feed(
     epoch: Instant,
 ) -> Option<()> {
     let bin = media.element().downcast::<gst::Bin>().ok()?;
+    media.connect_prepared(tell_capture_times);
     let pay = bin.by_name("pay0")?.static_pad("sink")?;
     let log = log.clone();
     pay.add_probe(gst::PadProbeType::BUFFER, move |_, info| {
@@ -97,6 +98,23 @@ fn feed(
             .build(),
     );
     Some(())
+}
+
+/// Sender reports say when a frame was taken, as a camera's do. The server's own way, when it was sent, is wrong by up to a
+/// second for the frames that waited for the connection, and stays so until the next report.
+fn tell_capture_times(media: &rtsp::RTSPMedia) {
+    let parent = media.element().parent().and_downcast::<gst::Bin>();
+    let managers = parent.into_iter().flat_map(|p| {
+        p.iterate_recurse()
+            .into_iter()
+            .flatten()
+            .collect::<Vec<_>>()
+    });
+    for element in managers {
+        if element.factory().is_some_and(|f| f.name() == "rtpbin") {
+            element.set_property("rtcp-sync-send-time", false);
+        }
+    }
 }
 
 /// A camera's clock: frame after frame at its time, whatever becomes of them. Cameras start at different places of the
