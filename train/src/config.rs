@@ -2,17 +2,20 @@
 //!
 //! What was used is written whole into `RUN/config.toml`, so that a run repeats without its command line.
 
+mod loss;
 mod train;
 
 use std::path::Path;
 
 use anyhow::{Context, Result, bail};
+use reid_models::Graph;
 use reid_models::backbones::BackboneConfig;
 use reid_models::files;
+use reid_models::heads::branches::Branches;
+use reid_models::heads::partitions::{self, Partition};
 use serde::{Deserialize, Serialize};
 
-use crate::losses::soft_instance::KlDirection;
-
+pub use loss::{AdversaryConfig, BranchWeights, Condition, LossConfig, MemoryConfig, Mining};
 pub use train::{PrecisionConfig, TrainConfig};
 
 /// A mistake of the user: exit code 2 instead of 1.
@@ -52,6 +55,12 @@ pub struct RunConfig {
     /// Terms of the loss.
     #[serde(default)]
     pub loss: LossConfig,
+    /// What is remembered between batches.
+    #[serde(default)]
+    pub memory: MemoryConfig,
+    /// CANU's camera adversary.
+    #[serde(default)]
+    pub adversary: AdversaryConfig,
 }
 
 fn one() -> u64 {
@@ -77,9 +86,33 @@ pub struct ModelConfig {
     /// Pooling.
     #[serde(default)]
     pub pooling: reid_models::heads::pooling::Pooling,
+    /// What follows the backbone: "plain" (pooling and neck), "branches" (ABMT), "parts" (SSG), "partitions" (SCR).
+    #[serde(default)]
+    pub head: Head,
+    /// SCR: how each branch's map is split: "1", "s2" (stripes), "c2" (groups of channels), "s2c2".
+    #[serde(default = "pyramid")]
+    pub partitions: Vec<Partition>,
+    /// SCR: width of the vector that each part is reduced to.
+    #[serde(default = "part_width")]
+    pub part_width: usize,
     /// Input size, `WxH` in pixels.
     #[serde(default = "size")]
     pub size: String,
+}
+
+/// `model.head`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Head {
+    /// Pooling and neck.
+    #[default]
+    Plain,
+    /// ABMT's two branches.
+    Branches,
+    /// SSG's body parts.
+    Parts,
+    /// SCR's stripes and groups of channels.
+    Partitions,
 }
 
 fn imagenet() -> String {
@@ -90,6 +123,12 @@ fn width() -> usize {
 }
 fn last_stride() -> usize {
     1
+}
+fn pyramid() -> Vec<Partition> {
+    partitions::PYRAMID.to_vec()
+}
+fn part_width() -> usize {
+    partitions::WIDTH
 }
 fn size() -> String {
     "128x256".into()
@@ -102,6 +141,21 @@ impl Default for ModelConfig {
 }
 
 impl ModelConfig {
+    /// The network to train.
+    ///
+    /// # Errors
+    /// If the size is not `WxH`, or a number is out of range.
+    pub fn graph(&self) -> Result<Graph> {
+        let backbone = self.backbone()?;
+        let graph = match self.head {
+            Head::Plain => backbone.build(),
+            Head::Branches => backbone.build_branches(Branches::default()),
+            Head::Parts => backbone.build_parts(),
+            Head::Partitions => backbone.build_partitions(&self.partitions, self.part_width),
+        };
+        graph.map_err(|e| usage(e.to_string()))
+    }
+
     /// The backbone to build.
     ///
     /// # Errors
@@ -174,72 +228,112 @@ impl Default for AugmentConfig {
     }
 }
 
-/// `[cluster]`: k-reciprocal Jaccard distance and DBSCAN.
+/// Which clustering makes pseudo labels.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Algorithm {
+    /// DBSCAN over the k-reciprocal Jaccard distance.
+    #[default]
+    Dbscan,
+    /// k-means over the features, `cluster.clusters` of them.
+    KMeans,
+}
+
+/// How near members of a neighbourhood weigh more than far ones, `cluster.weights`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum NeighbourWeights {
+    /// `exp(-d)`: SpCL, Cluster-Contrast, ICE.
+    #[default]
+    Softmax,
+    /// `exp(-d / max d)`: MMT, ABMT, SSG.
+    ExpScaled,
+}
+
+/// `[cluster]`: pseudo labels.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct ClusterConfig {
+    /// Take the true identities instead: how far a method gets with perfect labels. Nothing else in `[cluster]` counts then.
+    pub truth: bool,
+    /// "dbscan" or "k_means".
+    pub algorithm: Algorithm,
+    /// Number of clusters of k-means.
+    pub clusters: usize,
     /// Neighbours of the reciprocal sets, columns counted including self.
     pub k1: usize,
     /// Neighbours of the local query expansion.
     pub k2: usize,
-    /// DBSCAN radius, Jaccard distance 0..1.
+    /// Weights within a neighbourhood: "softmax" or "exp_scaled".
+    pub weights: NeighbourWeights,
+    /// DBSCAN radius, Jaccard distance 0..1; not used if `rho` is set.
     pub eps: f32,
+    /// Above 0: the radius is the mean of this fraction of smallest distances (the texts' "radius 0.002" is this).
+    pub rho: f64,
+    /// Whether `rho` is asked in the first epoch only, or in every one.
+    pub rho_once: bool,
     /// DBSCAN's core condition, self included.
     pub min_samples: usize,
+    /// Share of the distance to the source's pictures in the distance, if there are any (`--source`).
+    pub source_weight: f32,
 }
 
 impl Default for ClusterConfig {
     fn default() -> Self {
         ClusterConfig {
+            truth: false,
+            algorithm: Algorithm::Dbscan,
+            clusters: 500,
             k1: 30,
             k2: 6,
+            weights: NeighbourWeights::Softmax,
             eps: 0.55,
+            rho: 0.0,
+            rho_once: false,
             min_samples: 4,
-        }
-    }
-}
-
-/// `[loss]`: weights and temperatures. A method reads the ones it has.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct LossConfig {
-    /// Label smoothing of the cross-entropies.
-    pub smoothing: f64,
-    /// ICE: temperature of the proxy term over the un-normalised feature (methods.md 0.2).
-    pub proxy_temperature: f64,
-    /// ICE: weight of the hard instance contrastive loss, eq. 6.9.
-    pub hard_weight: f64,
-    /// ICE: its temperature.
-    pub hard_temperature: f64,
-    /// ICE: weight of the soft instance consistency loss, eq. 6.12.
-    pub soft_weight: f64,
-    /// ICE: its temperature.
-    pub soft_temperature: f64,
-    /// ICE: "target_first" is KL(Q||P) as the public code computes it, "printed" is the thesis's KL(P||Q).
-    pub soft_direction: KlDirection,
-    /// Supervised: weight of the batch-hard triplet loss on the pooled feature.
-    pub triplet_weight: f64,
-}
-
-impl Default for LossConfig {
-    fn default() -> Self {
-        LossConfig {
-            smoothing: 0.1,
-            proxy_temperature: 0.5,
-            hard_weight: 1.0,
-            hard_temperature: 0.1,
-            soft_weight: 10.0,
-            soft_temperature: 0.4,
-            soft_direction: KlDirection::TargetFirst,
-            triplet_weight: 1.0,
+            source_weight: 0.0,
         }
     }
 }
 
 /// Presets by name. Every number of a paper's preset cites its source.
 pub const PRESETS: &[(&str, &str)] = &[
+    ("abmt", include_str!("../presets/abmt.toml")),
+    ("abmt_small", include_str!("../presets/abmt_small.toml")),
+    ("abmt_uda", include_str!("../presets/abmt_uda.toml")),
+    ("canu_mmt", include_str!("../presets/canu_mmt.toml")),
+    (
+        "canu_mmt_small",
+        include_str!("../presets/canu_mmt_small.toml"),
+    ),
+    ("canu_ssg", include_str!("../presets/canu_ssg.toml")),
+    (
+        "canu_ssg_small",
+        include_str!("../presets/canu_ssg_small.toml"),
+    ),
+    (
+        "cluster_contrast",
+        include_str!("../presets/cluster_contrast.toml"),
+    ),
+    (
+        "cluster_contrast_small",
+        include_str!("../presets/cluster_contrast_small.toml"),
+    ),
     ("ice", include_str!("../presets/ice.toml")),
+    ("ice_aware", include_str!("../presets/ice_aware.toml")),
+    (
+        "ice_aware_small",
+        include_str!("../presets/ice_aware_small.toml"),
+    ),
     ("ice_small", include_str!("../presets/ice_small.toml")),
+    ("mmt", include_str!("../presets/mmt.toml")),
+    ("mmt_small", include_str!("../presets/mmt_small.toml")),
+    ("scr", include_str!("../presets/scr.toml")),
+    ("scr_small", include_str!("../presets/scr_small.toml")),
+    ("spcl", include_str!("../presets/spcl.toml")),
+    ("spcl_small", include_str!("../presets/spcl_small.toml")),
+    ("ssg", include_str!("../presets/ssg.toml")),
+    ("ssg_small", include_str!("../presets/ssg_small.toml")),
     ("supervised", include_str!("../presets/supervised.toml")),
     (
         "supervised_small",
@@ -382,17 +476,33 @@ fn check(table: toml::Table) -> Result<RunConfig, String> {
     within("train.ema", t.ema, 0.0, 1.0)?;
     within("cluster.eps", config.cluster.eps.into(), 1e-6, 1.0)?;
     within("loss.smoothing", l.smoothing, 0.0, 0.9)?;
+    within("memory.momentum", config.memory.momentum, 0.0, 1.0)?;
+    within("cluster.rho", config.cluster.rho, 0.0, 0.5)?;
+    let share = config.cluster.source_weight;
+    within("cluster.source_weight", share.into(), 0.0, 0.9)?;
+    at_least("model.part_width", config.model.part_width, 1)?;
+    at_least("cluster.clusters", config.cluster.clusters, 2)?;
+    at_least("adversary.hidden", config.adversary.hidden, 1)?;
     for (key, value) in [
         ("loss.proxy_temperature", l.proxy_temperature),
         ("loss.hard_temperature", l.hard_temperature),
         ("loss.soft_temperature", l.soft_temperature),
+        ("loss.cross_temperature", l.cross_temperature),
+        ("memory.temperature", config.memory.temperature),
     ] {
         within(key, value, 1e-3, 100.0)?;
     }
     for (key, value) in [
         ("loss.hard_weight", l.hard_weight),
         ("loss.soft_weight", l.soft_weight),
+        ("loss.cross_weight", l.cross_weight),
+        ("loss.identity_weight", l.identity_weight),
+        ("loss.soft_identity_weight", l.soft_identity_weight),
         ("loss.triplet_weight", l.triplet_weight),
+        ("loss.triplet_margin", l.triplet_margin),
+        ("loss.soft_triplet_weight", l.soft_triplet_weight),
+        ("loss.centre_weight", l.centre_weight),
+        ("adversary.weight", config.adversary.weight),
     ] {
         within(key, value, 0.0, 1e6)?;
     }
@@ -413,11 +523,12 @@ mod tests {
 
     #[test]
     fn every_preset_loads_for_its_method() {
-        for (name, _) in PRESETS {
-            let method = name.split('_').next().unwrap();
+        for (name, text) in PRESETS {
+            let table: toml::Table = text.parse().unwrap();
+            let method = table["method"].as_str().unwrap();
             let config =
                 load(method, Some(name), None, &[]).unwrap_or_else(|e| panic!("{name}: {e:#}"));
-            config.model.backbone().unwrap().build().unwrap();
+            config.model.graph().unwrap();
             let text = toml::to_string(&config).unwrap();
             assert_eq!(toml::from_str::<RunConfig>(&text).unwrap(), config);
         }

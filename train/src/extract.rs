@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
-use anyhow::{Result, bail};
-use candle_core::Device;
-use reid_models::distance::check_embedding;
+use anyhow::{Context, Result, bail};
+use candle_core::{Device, Tensor};
+use reid_models::distance::{check_embedding, normalize};
 use reid_models::graph::EMBEDDING;
 use reid_models::runtime::Embedder;
 
@@ -24,22 +24,69 @@ const BATCH: usize = 64;
 /// If a picture can't be read (and the store doesn't tolerate it), an embedding isn't finite (names the picture), or memory
 /// doesn't suffice.
 pub fn features(net: &Net, store: &Arc<PictureStore>) -> Result<Features> {
-    let width = net.graph().width(EMBEDDING)?;
+    let one = outputs(net, store, &[EMBEDDING], false)?.pop();
+    one.context("the network has no embedding")
+}
+
+/// As [`features`], the outputs of several roles, each made unit rows. With `flip` a row is the sum of the picture's and its
+/// mirror image's outputs, made unit.
+///
+/// # Errors
+/// As [`features`].
+pub fn outputs(
+    net: &Net,
+    store: &Arc<PictureStore>,
+    roles: &[&str],
+    flip: bool,
+) -> Result<Vec<Features>> {
+    let widths = roles.iter().map(|role| net.graph().width(role));
+    let widths = widths.collect::<Result<Vec<usize>, _>>()?;
     let mut feed = Feed::new(net.device())?;
     let threads = match net.device() {
         Device::Cpu => LoaderConfig::default(),
         _ => LoaderConfig::beside(true, 0),
     };
-    collect(store, width, threads, |count, pictures| {
-        let spec = store.spec();
-        let images = feed.tensor(pictures, &[count, 3, spec.height, spec.width])?;
-        let outputs = net.forward_no_grad(&images, Mode::Eval, &[EMBEDDING])?;
-        let Some(embedding) = outputs.get(EMBEDDING) else {
-            bail!("the network has no embedding")
+    let spec = store.spec().clone();
+    let mut all = collect(store, widths.iter().sum(), threads, |count, pictures| {
+        let shape = [count, 3, spec.height, spec.width];
+        let mut pass = |pictures: Vec<f32>| -> Result<Tensor> {
+            let images = feed.tensor(pictures, &shape)?;
+            let outputs = net.forward_no_grad(&images, Mode::Eval, roles)?;
+            let wanted = roles.iter().map(|role| outputs[*role].clone());
+            Ok(Tensor::cat(&wanted.collect::<Vec<_>>(), 1)?)
         };
-        let width = embedding.dim(1)?;
-        Ok((embedding.flatten_all()?.to_vec1::<f32>()?, width))
-    })
+        let mirrored = flip.then(|| mirror(&pictures, spec.width));
+        let mut rows = pass(pictures)?;
+        if let Some(mirrored) = mirrored {
+            rows = (rows + pass(mirrored)?)?;
+        }
+        Ok((rows.flatten_all()?.to_vec1::<f32>()?, rows.dim(1)?))
+    })?;
+    let missing = std::mem::take(&mut all.missing);
+    let mut start = 0;
+    let parts = widths.into_iter().map(|width| {
+        let whole = all.rows.chunks_exact(all.width);
+        let mut rows: Vec<f32> = whole
+            .flat_map(|row| &row[start..start + width])
+            .copied()
+            .collect();
+        start += width;
+        for row in rows.chunks_exact_mut(width) {
+            normalize(row)?;
+        }
+        Ok(Features {
+            rows,
+            width,
+            missing: missing.clone(),
+        })
+    });
+    parts.collect()
+}
+
+/// Pictures seen in a mirror: every line backwards.
+fn mirror(pictures: &[f32], width: usize) -> Vec<f32> {
+    let lines = pictures.chunks_exact(width);
+    lines.flat_map(|line| line.iter().rev()).copied().collect()
 }
 
 /// As [`features`], by an ONNX file.

@@ -23,7 +23,7 @@ use crate::nn::{Mode, Net};
 use crate::run::RunFolder;
 use crate::start::{check_loaded, name_of, starting_weights};
 use crate::thresholds;
-use crate::trainer::{Extractor, Trainer};
+use crate::trainer::{Extractor, Others, Trainer};
 
 /// What the command line says.
 #[derive(Clone, Debug)]
@@ -32,6 +32,10 @@ pub struct FitOptions {
     pub method: String,
     /// Training data.
     pub data: Spec,
+    /// A labelled data set that the start was trained on: see [`Others`].
+    pub source: Option<Spec>,
+    /// A data set whose pictures the batch norms see as well.
+    pub beside: Option<Spec>,
     /// Run folder to make or to continue.
     pub out: PathBuf,
     /// Preset by name; the method's own if absent.
@@ -80,11 +84,10 @@ pub fn fit(options: &FitOptions) -> Result<Value> {
     if let Some(verdict) = &dataset.verdict {
         tracing::info!("{verdict}");
     }
-    let graph = config
-        .model
-        .backbone()?
-        .build()
-        .map_err(|e| usage(e.to_string()))?;
+    let graph = config.model.graph()?;
+    let other = |spec: &Option<Spec>| spec.as_ref().map(dataset::load).transpose();
+    let (source, beside) = (other(&options.source)?, other(&options.beside)?);
+    let others = Others::of(&config, source.as_ref(), beside.as_ref())?;
     require_memory(&graph)?;
     let opened = open_device(options.device, &config)?;
     tracing::info!("computing on {}", opened.description);
@@ -99,7 +102,14 @@ pub fn fit(options: &FitOptions) -> Result<Value> {
         Some(run) => run,
         None => RunFolder::create(&options.out, &config, &graph)?,
     };
-    let mut trainer = Trainer::new(config.clone(), run.clone(), method, dataset, name_of(init))?;
+    let mut trainer = Trainer::new(
+        config.clone(),
+        run.clone(),
+        method,
+        dataset,
+        others,
+        name_of(init),
+    )?;
     if options.resume {
         trainer.resume()?;
     }
@@ -234,6 +244,7 @@ impl Trainer {
         let mut extractor = Extractor {
             store: &self.store,
             dataset: &self.dataset,
+            source: self.others.source.as_ref(),
         };
         let extractor: &mut dyn Extract = &mut extractor;
         self.method.relabel(epoch, extractor)

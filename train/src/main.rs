@@ -84,6 +84,14 @@ struct Fit {
     /// Training data, KIND:DIR (see `reid-train data --help`).
     #[arg(long)]
     data: String,
+    /// Labelled data set that the starting weights come from, KIND:DIR: pictures far from it cluster apart (SSG, ABMT, MMT;
+    /// cluster.source_weight).
+    #[arg(long)]
+    source: Option<String>,
+    /// Data set whose pictures go through the network beside every batch, KIND:DIR, so that its batch norms know them
+    /// (supervised training on a source, for a target).
+    #[arg(long)]
+    beside: Option<String>,
     /// Run folder to make (with --resume: to continue).
     #[arg(long)]
     out: PathBuf,
@@ -151,6 +159,8 @@ fn run(cli: &Cli) -> Result<()> {
             let row = fit(&FitOptions {
                 method: args.method.clone(),
                 data: args.data.parse()?,
+                source: args.source.as_deref().map(str::parse).transpose()?,
+                beside: args.beside.as_deref().map(str::parse).transpose()?,
                 out: args.out.clone(),
                 preset: args.preset.clone(),
                 config: args.config.clone(),
@@ -248,13 +258,15 @@ fn print_methods(json: bool) -> Result<()> {
     if json {
         let list: Vec<Value> = METHODS
             .iter()
-            .map(|m| json!({"name": m.name, "paper": m.paper, "needs": m.needs}))
+            .map(|m| json!({"name": m.name, "paper": m.paper, "needs": m.needs, "presets": m.presets}))
             .collect();
         println!("{}", json!({ "methods": list }));
         return Ok(());
     }
     for m in METHODS {
-        println!("{:12} {}\n{:12} needs {}", m.name, m.paper, "", m.needs);
+        println!("{:17} {}", m.name, m.paper);
+        println!("{:17} needs {}", "", m.needs);
+        println!("{:17} presets {}", "", m.presets.join(", "));
     }
     Ok(())
 }

@@ -7,7 +7,7 @@ use anyhow::Result;
 use candle_core::Tensor;
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
-use reid_models::graph::NECK;
+use reid_models::graph::EMBEDDING;
 use serde_json::{Value, json};
 
 use crate::config::{self, usage};
@@ -77,7 +77,7 @@ pub fn measure(options: &ProfileOptions, device: DeviceSpec) -> Result<Measured>
             "--batch must be at least 2 (batch norm needs company) and --steps at least 1",
         ));
     }
-    let graph = config.model.backbone()?.build()?;
+    let graph = config.model.graph()?;
     let network = graph.name.clone();
     let [c, h, w] = graph.input_shape;
     let opened = open_device(device, &config)?;
@@ -90,8 +90,8 @@ pub fn measure(options: &ProfileOptions, device: DeviceSpec) -> Result<Measured>
     let values = (0..batch * c * h * w).map(|_| random.random::<f32>() - 0.5);
     let images = Tensor::from_vec(values.collect::<Vec<_>>(), (batch, c, h, w), &opened.device)?;
     let mut one = || -> Result<()> {
-        let y = net.forward(&images, Mode::Train, &[NECK])?;
-        let grads = nn::backward(&y[NECK].sqr()?.mean_all()?)?;
+        let y = net.forward(&images, Mode::Train, &[EMBEDDING])?;
+        let grads = nn::backward(&y[EMBEDDING].sqr()?.mean_all()?)?;
         profile::timed("adam", Direction::Backward, || adam.step(&grads, 1e-5))?;
         Ok(())
     };

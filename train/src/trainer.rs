@@ -2,14 +2,12 @@
 
 mod iterations;
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Instant;
 
 use anyhow::{Context, Result};
-use candle_core::{DType, Device, Tensor};
+use rand::seq::SliceRandom;
 use reid_models::card::InputSpec;
-use reid_models::weights::Weights;
 use serde_json::{Value, json};
 
 use crate::capacity;
@@ -20,11 +18,11 @@ use crate::data::store::cache_budget;
 use crate::data::{Augment, Corrupt, Dataset, PictureStore, PkSampler, Sample, Strategy};
 use crate::eval::plots;
 use crate::eval::protocol::Outcome;
-use crate::extract::features;
+use crate::extract::outputs;
 use crate::methods::{Extract, Features, Method, Sampling, View};
-use crate::nn::Net;
-use crate::nn::optim::{Adam, AdamConfig, ParamGroup};
 use crate::nn::schedule::{Decay, Schedule};
+use crate::nn::{Net, init};
+use crate::optimisers::Optimisers;
 use crate::run::{Checkpoint, Progress, RunFolder};
 use crate::tensorboard;
 use crate::test_set::Test;
@@ -34,29 +32,76 @@ pub struct Trainer {
     pub(crate) config: RunConfig,
     run: RunFolder,
     pub(crate) method: Box<dyn Method>,
-    /// One optimiser per group, by the group's name; made when the groups are known, after the first relabel.
-    optimisers: BTreeMap<&'static str, Adam>,
-    /// Saved moments that wait for their optimiser.
-    pending: BTreeMap<String, Weights>,
+    /// Made when the groups are known, after the first relabel.
+    optimisers: Optimisers,
     pub(crate) store: Arc<PictureStore>,
     pub(crate) dataset: Dataset,
+    /// Pictures of other sets.
+    pub(crate) others: Others,
     test: Option<Test>,
     /// Unreadable pictures, of training and evaluation together.
     corrupt: Arc<Corrupt>,
     progress: Progress,
 }
 
+/// Pictures of other data sets that a training looks at.
+#[derive(Clone, Default)]
+pub struct Others {
+    /// A labelled source: how far pictures are from it enters the distance that is clustered.
+    pub source: Option<Arc<PictureStore>>,
+    /// Goes through the network beside every batch, for its batch norms to see.
+    pub beside: Option<Arc<PictureStore>>,
+}
+
+impl Others {
+    /// The training halves of data sets, with pictures as `config` wants them.
+    ///
+    /// # Errors
+    /// If one has no training pictures.
+    pub fn of(
+        config: &RunConfig,
+        source: Option<&Dataset>,
+        beside: Option<&Dataset>,
+    ) -> Result<Self> {
+        let backbone = config.model.backbone()?;
+        let spec = InputSpec::imagenet(backbone.height, backbone.input_width);
+        let open = |dataset: &Dataset| -> Result<Arc<PictureStore>> {
+            let pictures = dataset.train.len() * 3 * spec.height * spec.width;
+            let available = capacity::available();
+            let budget = cache_budget(config.train.cache_mib, [pictures, 0], available);
+            let corrupt = Arc::new(Corrupt::new(config.data.max_corrupt));
+            let store = PictureStore::new(dataset.train.clone(), &spec, budget)?;
+            Ok(Arc::new(store.tolerating(corrupt)))
+        };
+        Ok(Others {
+            source: source.map(&open).transpose()?,
+            beside: beside.map(&open).transpose()?,
+        })
+    }
+}
+
 pub(crate) struct Extractor<'a> {
     pub(crate) store: &'a Arc<PictureStore>,
     pub(crate) dataset: &'a Dataset,
+    /// A labelled source's pictures.
+    pub(crate) source: Option<&'a Arc<PictureStore>>,
 }
 
 impl Extract for Extractor<'_> {
     fn samples(&self) -> &[Sample] {
         self.store.samples()
     }
-    fn features(&mut self, net: &Net) -> Result<Features> {
-        features(net, self.store)
+    fn outputs(&mut self, net: &Net, roles: &[&str], flip: bool) -> Result<Vec<Features>> {
+        outputs(net, self.store, roles, flip)
+    }
+    fn source_outputs(
+        &mut self,
+        net: &Net,
+        roles: &[&str],
+        flip: bool,
+    ) -> Result<Option<Vec<Features>>> {
+        let source = self.source.map(|store| outputs(net, store, roles, flip));
+        source.transpose()
     }
     fn truth(&self) -> (Vec<Option<u32>>, usize) {
         self.dataset.train_labels()
@@ -73,6 +118,7 @@ impl Trainer {
         run: RunFolder,
         method: Box<dyn Method>,
         dataset: Dataset,
+        others: Others,
         init: String,
     ) -> Result<Self> {
         if dataset.train.len() < 2 {
@@ -102,10 +148,10 @@ impl Trainer {
             config,
             run,
             method,
-            optimisers: BTreeMap::new(),
-            pending: BTreeMap::new(),
+            optimisers: Optimisers::default(),
             store,
             dataset,
+            others,
             test,
             corrupt,
             progress: Progress {
@@ -126,11 +172,7 @@ impl Trainer {
         };
         self.run.trim_metrics(Some(progress.epochs_done))?;
         tensorboard::resume(&self.run.file("tensorboard"), progress.epochs_done + 1)?;
-        let (optimisers, state) = weights
-            .into_iter()
-            .partition(|(name, _)| name.starts_with(OPTIMISER_PREFIX));
-        self.method.load_state(&state)?;
-        self.pending = optimisers;
+        self.method.load_state(&self.optimisers.load(weights))?;
         self.progress = progress;
         Ok(())
     }
@@ -176,6 +218,7 @@ impl Trainer {
         let mut extractor = Extractor {
             store: &self.store,
             dataset: &self.dataset,
+            source: self.others.source.as_ref(),
         };
         let pseudo = self.method.relabel(epoch, &mut extractor)?;
         let relabel_seconds = started.elapsed().as_secs_f64();
@@ -189,12 +232,14 @@ impl Trainer {
                 self.config.cluster.eps
             )));
         }
-        self.prepare_optimisers()?;
+        let decay = self.config.train.weight_decay;
+        self.optimisers.prepare(self.method.groups(), decay)?;
 
         let labels: Arc<[Option<u32>]> = pseudo.labels.as_slice().into();
         let train = &self.config.train;
         let strategy = match self.method.sampling() {
             Sampling::Identity => Strategy::RandomIdentity,
+            Sampling::OtherCameras => Strategy::RandomMultipleGallery,
             Sampling::MoreCameras => Strategy::MoreCamera,
         };
         let cameras: Vec<u32> = self.store.samples().iter().map(|s| s.camera).collect();
@@ -218,8 +263,9 @@ impl Trainer {
                 .map(|v| self.augment(*v))
                 .collect(),
         };
+        let beside = self.beside(epoch, &plan);
         let lr = self.schedule().at(epoch as f64);
-        let (sums, norm, images) = self.iterations(epoch, plan, lr)?;
+        let (sums, norm, images) = self.iterations(epoch, plan, beside, lr)?;
 
         self.progress.epochs_done = epoch + 1;
         let seconds = started.elapsed().as_secs_f64();
@@ -265,25 +311,29 @@ impl Trainer {
         Ok(row)
     }
 
-    fn prepare_optimisers(&mut self) -> Result<()> {
-        let config = AdamConfig {
-            weight_decay: self.config.train.weight_decay,
-            ..AdamConfig::default()
+    /// Pictures of the other set, drawn at random, as many as each batch of `plan` has.
+    fn beside(&self, epoch: usize, plan: &Plan) -> Option<Plan> {
+        let store = self.others.beside.as_ref()?;
+        let mut rng = init::stream(self.config.seed, &format!("beside {epoch}"));
+        let mut deck: Vec<usize> = Vec::new();
+        let mut draw = |count: usize| -> Vec<usize> {
+            (0..count)
+                .filter_map(|_| {
+                    if deck.is_empty() {
+                        deck = (0..store.len()).collect();
+                        deck.shuffle(&mut rng);
+                    }
+                    deck.pop()
+                })
+                .collect()
         };
-        for group in self.method.groups() {
-            if self.optimisers.contains_key(group.name) {
-                continue;
-            }
-            let mut adam = Adam::new(vec![ParamGroup::new(group.parameters)], config)?;
-            if let Some(saved) = self
-                .pending
-                .remove(&format!("{OPTIMISER_PREFIX}{}", group.name))
-            {
-                adam.load_state(&tensors(saved)?)?;
-            }
-            self.optimisers.insert(group.name, adam);
-        }
-        Ok(())
+        Some(Plan {
+            seed: self.config.seed,
+            epoch: epoch as u64,
+            batches: plan.batches.iter().map(|b| draw(b.len())).collect(),
+            labels: vec![Some(0); store.len()].into(),
+            views: vec![self.augment(View::Strong)],
+        })
     }
 
     fn schedule(&self) -> Schedule {
@@ -351,31 +401,12 @@ impl Trainer {
 
     fn save(&self) -> Result<()> {
         let mut weights = self.method.state()?;
-        for (name, adam) in &self.optimisers {
-            let mut saved = Weights::default();
-            for (key, tensor) in adam.state()? {
-                // Step counts are integers; f32 holds them exactly up to 16 million.
-                let values = tensor.to_dtype(DType::F32)?.flatten_all()?.to_vec1()?;
-                saved.tensors.insert(key, (tensor.dims().to_vec(), values));
-            }
-            weights.insert(format!("{OPTIMISER_PREFIX}{name}"), saved);
-        }
+        weights.extend(self.optimisers.save()?);
         self.run.save_checkpoint(&Checkpoint {
             progress: self.progress.clone(),
             weights,
         })
     }
-}
-
-/// Files of a checkpoint that hold an optimiser's moments start with this.
-const OPTIMISER_PREFIX: &str = "optimiser-";
-
-fn tensors(weights: Weights) -> Result<BTreeMap<String, Tensor>> {
-    weights
-        .tensors
-        .into_iter()
-        .map(|(name, (shape, values))| Ok((name, Tensor::from_vec(values, shape, &Device::Cpu)?)))
-        .collect()
 }
 
 /// One line for people.

@@ -5,6 +5,9 @@ pub mod resnet;
 use serde::{Deserialize, Serialize};
 
 use crate::Graph;
+use crate::heads::branches::{self, Branches};
+use crate::heads::partitions::{self, Partition};
+use crate::heads::parts;
 use crate::heads::pooling::Pooling;
 
 /// Which network to build, as it stands in a run's `config.toml` under `[model]`.
@@ -59,6 +62,50 @@ impl BackboneConfig {
     /// # Errors
     /// If a value is out of range, naming the key.
     pub fn build(&self) -> Result<Graph, ConfigError> {
+        self.check()?;
+        Ok(resnet::build(self))
+    }
+
+    /// Builds ABMT's network: see [`branches`].
+    ///
+    /// # Errors
+    /// As [`build`](Self::build).
+    pub fn build_branches(&self, branches: Branches) -> Result<Graph, ConfigError> {
+        self.check()?;
+        Ok(branches::build(self, branches))
+    }
+
+    /// Builds SSG's network: see [`parts`].
+    ///
+    /// # Errors
+    /// As [`build`](Self::build).
+    pub fn build_parts(&self) -> Result<Graph, ConfigError> {
+        self.check()?;
+        Ok(parts::build(self))
+    }
+
+    /// Builds SCR's network with vectors of `width`: see [`partitions`].
+    ///
+    /// # Errors
+    /// As [`build`](Self::build).
+    pub fn build_partitions(
+        &self,
+        partitions: &[Partition],
+        width: usize,
+    ) -> Result<Graph, ConfigError> {
+        self.check()?;
+        if partitions.is_empty() {
+            return Err(ConfigError {
+                key: "model.partitions (their number)",
+                value: 0,
+                low: 1,
+                high: 8,
+            });
+        }
+        Ok(partitions::build(self, partitions, width))
+    }
+
+    fn check(&self) -> Result<(), ConfigError> {
         let range = |key, value, low, high| {
             if (low..=high).contains(&value) {
                 Ok(())
@@ -74,8 +121,7 @@ impl BackboneConfig {
         range("model.width", self.width, 4, 512)?;
         range("model.last_stride", self.last_stride, 1, 2)?;
         range("model.height", self.height, 32, 2048)?;
-        range("model.input_width", self.input_width, 16, 2048)?;
-        Ok(resnet::build(self))
+        range("model.input_width", self.input_width, 16, 2048)
     }
 }
 

@@ -8,46 +8,109 @@ use crate::ops::Op;
 
 /// Builds backbone, pooling and BN-neck. Ranges are checked by [`BackboneConfig::build`].
 pub(super) fn build(config: &BackboneConfig) -> Graph {
-    let (name, blocks, expansion) = match config.backbone {
-        Backbone::Resnet18 => ("resnet18", [2, 2, 2, 2], 1),
-        Backbone::Resnet50 => ("resnet50", [3, 4, 6, 3], 4),
-        Backbone::Resnet50IbnA => ("resnet50_ibn_a", [3, 4, 6, 3], 4),
-    };
-    let mut graph = Graph::new(name, [3, config.height, config.input_width]);
-    let stem = config.width;
-    let input = graph.input.clone();
-    let x = conv_bn(&mut graph, &input, "conv1", "bn1", 3, stem, 7, 2);
-    let x = graph.push("relu", Op::Relu, &[&x], &[]);
-    let pool = Op::MaxPool2d {
-        kernel: [3, 3],
-        stride: [2, 2],
-        padding: [1, 1],
-    };
-    let mut x = graph.push("maxpool", pool, &[&x], &[]);
-    let mut channels = stem;
-    for (stage, &count) in blocks.iter().enumerate() {
-        let planes = config.width << stage;
-        let first_stride = match stage {
-            0 => 1,
-            3 => config.last_stride,
-            _ => 2,
-        };
-        for block in 0..count {
-            let prefix = format!("layer{}.{block}", stage + 1);
-            let stride = if block == 0 { first_stride } else { 1 };
-            let norm = match config.backbone {
-                Backbone::Resnet50IbnA if stage < 3 => Norm::InstanceBatch,
-                _ => Norm::Batch,
-            };
-            let sizes = [channels, planes, stride, expansion];
-            x = residual(&mut graph, &x, &prefix, sizes, norm);
-            channels = planes * expansion;
-        }
-    }
-    graph.outputs.insert(FEATURE_MAP.into(), x.clone());
-    let pooled = pooling::append(&mut graph, &x, config.pooling);
+    let mut trunk = Trunk::stem(config);
+    (0..4).for_each(|stage| trunk.stage(stage));
+    let (mut graph, map, channels) = trunk.into_parts();
+    graph.outputs.insert(FEATURE_MAP.into(), map.clone());
+    let pooled = pooling::append(&mut graph, &map, config.pooling);
     bnneck::append(&mut graph, &pooled, channels);
     graph
+}
+
+/// A network under construction, up to some layer.
+pub struct Trunk<'a> {
+    config: &'a BackboneConfig,
+    graph: Graph,
+    /// The newest tensor and its channels.
+    at: (String, usize),
+    blocks: [usize; 4],
+    expansion: usize,
+    /// Before the names of what comes.
+    prefix: String,
+}
+
+impl<'a> Trunk<'a> {
+    /// The stem.
+    pub fn stem(config: &'a BackboneConfig) -> Self {
+        let (name, blocks, expansion) = match config.backbone {
+            Backbone::Resnet18 => ("resnet18", [2, 2, 2, 2], 1),
+            Backbone::Resnet50 => ("resnet50", [3, 4, 6, 3], 4),
+            Backbone::Resnet50IbnA => ("resnet50_ibn_a", [3, 4, 6, 3], 4),
+        };
+        let mut graph = Graph::new(name, [3, config.height, config.input_width]);
+        let input = graph.input.clone();
+        let x = conv_bn(&mut graph, &input, "conv1", "bn1", 3, config.width, 7, 2);
+        let x = graph.push("relu", Op::Relu, &[&x], &[]);
+        let pool = Op::MaxPool2d {
+            kernel: [3, 3],
+            stride: [2, 2],
+            padding: [1, 1],
+        };
+        let x = graph.push("maxpool", pool, &[&x], &[]);
+        Trunk {
+            config,
+            graph,
+            at: (x, config.width),
+            blocks,
+            expansion,
+            prefix: String::new(),
+        }
+    }
+
+    /// Blocks in stage `stage`, from 0.
+    pub fn blocks(&self, stage: usize) -> usize {
+        self.blocks[stage]
+    }
+
+    /// Where a branch can begin: the newest tensor and its channels.
+    pub fn fork(&self) -> (String, usize) {
+        self.at.clone()
+    }
+
+    /// Goes on at `at` with `prefix` before the names of layers: a copy of layers of its own.
+    pub fn branch(&mut self, at: &(String, usize), prefix: &str) {
+        self.at = at.clone();
+        self.prefix = prefix.to_owned();
+    }
+
+    /// A whole stage, from 0: torchvision's `layer1` to `layer4`.
+    pub fn stage(&mut self, stage: usize) {
+        (0..self.blocks[stage]).for_each(|block| self.block(stage, block));
+    }
+
+    /// One block of a stage.
+    pub fn block(&mut self, stage: usize, block: usize) {
+        let first_stride = match stage {
+            0 => 1,
+            3 => self.config.last_stride,
+            _ => 2,
+        };
+        let stride = if block == 0 { first_stride } else { 1 };
+        let norm = match self.config.backbone {
+            Backbone::Resnet50IbnA if stage < 3 => Norm::InstanceBatch,
+            _ => Norm::Batch,
+        };
+        let name = format!("{}layer{}.{block}", self.prefix, stage + 1);
+        self.residual(&name, self.config.width << stage, stride, norm);
+    }
+
+    /// A further block as those of the last stage, with names after `name`.
+    pub fn extra_block(&mut self, name: &str) {
+        let name = format!("{}{name}", self.prefix);
+        self.residual(&name, self.config.width << 3, 1, Norm::Batch);
+    }
+
+    fn residual(&mut self, name: &str, planes: usize, stride: usize, norm: Norm) {
+        let (input, channels) = &self.at;
+        let sizes = [*channels, planes, stride, self.expansion];
+        let x = residual(&mut self.graph, input, name, sizes, norm);
+        self.at = (x, planes * self.expansion);
+    }
+
+    /// The network, its newest tensor and that one's channels.
+    pub fn into_parts(self) -> (Graph, String, usize) {
+        (self.graph, self.at.0, self.at.1)
+    }
 }
 
 /// What normalises the first convolution of a block.
@@ -156,7 +219,7 @@ fn conv2d(
 
 const EPS: f64 = 1e-5;
 
-fn batch_norm(graph: &mut Graph, input: &str, name: &str, channels: usize) -> String {
+pub(crate) fn batch_norm(graph: &mut Graph, input: &str, name: &str, channels: usize) -> String {
     let mut params = affine_params(graph, name, channels);
     for (buffer, value) in [("running_mean", 0.0), ("running_var", 1.0)] {
         params.push(graph.param(

@@ -1,7 +1,7 @@
 //! From features to pseudo labels.
 //!
 //! [`knn`] finds neighbours exactly, [`jaccard`] turns them into the k-reciprocal Jaccard distance, [`dbscan`] groups the
-//! images, [`rho`] chooses its radius from the data: sparse from end to end, memory grows with N x k, never N x N.
+//! images, [`rho`] chooses its radius from the data, [`source`] adds how far images are from a labelled set: sparse from end to end, memory grows with N x k, never N x N.
 //! Other methods take other ways: [`average`] linkage (HCT) over the triangle of all distances, [`bottom_up`] merging (BUC)
 //! over [`pairs`] computed tile by tile, [`kmeans`] with [`seeding`], Gaussian mixtures in [`gmm`] over [`mixture`].
 //! [`agreement`] says how good the groups are where the truth is known. Everything gives the same result on any number of
@@ -24,6 +24,7 @@ pub mod pairs;
 mod products;
 pub mod rho;
 pub mod seeding;
+pub mod source;
 mod sparse;
 
 use std::borrow::Cow;

@@ -81,6 +81,31 @@ impl SparseDistances {
         Ok(Self::from_upper(&upper))
     }
 
+    /// Blends every distance with what its two points have of their own: `(1 - share) d_ij + share (own_i + own_j)`. Pairs
+    /// that are not stored stay so: at `1 - share` and more they are beyond any radius in use.
+    ///
+    /// # Errors
+    /// [`ClusterError::Parameter`] unless `own` has a finite value of at least 0 for every point and 0 <= share < 1.
+    pub fn blended(mut self, own: &[f32], share: f32) -> Result<Self, ClusterError> {
+        let fits = own.len() == self.count()
+            && own.iter().all(|v| *v >= 0.0 && v.is_finite())
+            && (0.0..1.0).contains(&share);
+        if !fits {
+            return Err(ClusterError::Parameter {
+                key: "source_weight",
+                range: "at least 0 and below 1, with one value for every image",
+                value: format!("{share}, {} values for {} images", own.len(), self.count()),
+            });
+        }
+        for i in 0..self.count() {
+            for at in self.offsets[i]..self.offsets[i + 1] {
+                let both = own[i] + own[self.neighbours[at] as usize];
+                self.distances[at] = (1.0 - share) * self.distances[at] + share * both;
+            }
+        }
+        Ok(self)
+    }
+
     /// Number of points.
     pub fn count(&self) -> usize {
         self.offsets.len().saturating_sub(1)

@@ -30,6 +30,10 @@ pub struct TrainConfig {
     pub gamma: f64,
     /// Weight of the old value in the teacher's moving average.
     pub ema: f64,
+    /// Whether that weight begins at 0 and rises as `1 - 1 / (t + 1)` with the step t (MMT, ABMT).
+    pub ema_ramp: bool,
+    /// Parts that a training batch is split into for the statistics of batch norms, as several GPUs would.
+    pub norm_groups: usize,
     /// Evaluate every so many epochs (0: only at the end).
     pub evaluate_every: usize,
     /// Decoded pictures are kept in memory up to this many MiB.
@@ -87,6 +91,8 @@ impl Default for TrainConfig {
             milestones: vec![],
             gamma: 0.1,
             ema: 0.999,
+            ema_ramp: false,
+            norm_groups: 1,
             evaluate_every: 5,
             cache_mib: 4096,
             workers: 0,

@@ -1,16 +1,24 @@
 //! Losses, one file each: candle tensors in, a scalar (the batch mean) out, safe for any finite input.
 
+pub mod centre;
+pub mod cross_camera;
 pub mod cross_entropy;
 pub mod hard_instance;
+pub mod memory_nce;
 pub mod proxy_nce;
+pub mod soft_identity;
 pub mod soft_instance;
 pub mod triplet;
 
+pub use centre::centre;
+pub use cross_camera::{CrossForm, Proxies, cross_camera};
 pub use cross_entropy::cross_entropy;
 pub use hard_instance::hard_instance;
+pub use memory_nce::memory_nce;
 pub use proxy_nce::proxy_nce;
+pub use soft_identity::soft_identity;
 pub use soft_instance::{KlDirection, soft_instance};
-pub use triplet::{TripletMargin, triplet};
+pub use triplet::{TripletMargin, semi_hard_triplet, soft_triplet, triplet};
 
 /// A loss whose inputs do not fit together.
 #[derive(Debug, thiserror::Error)]

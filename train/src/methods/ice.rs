@@ -1,18 +1,21 @@
-//! ICE, camera-agnostic (Chen, PhD thesis, chapter 6; ICCV 2021).
+//! ICE: inter-instance contrastive encoding (Chen, PhD thesis, chapter 6; ICCV 2021), camera-aware and camera-agnostic.
 //!
 //! An online encoder learns from targets that a momentum encoder (the teacher) provides, eq. 6.3:
-//! `L = L_agnostic + lambda_h L_h_ins + lambda_s L_s_ins`.
+//! `L = L_agnostic + lambda_c L_cross + lambda_h L_h_ins + lambda_s L_s_ins`.
 //!
 //! | term | prediction | target |
 //! |---|---|---|
 //! | proxy, eq. 6.5 | f(strong 1) | mean teacher feature of each cluster, no augmentation |
+//! | cross, eq. 6.7 | f(strong 1) | mean teacher features of its cluster in each camera; `loss.cross_weight = 0` needs no cameras |
 //! | hard instance, eq. 6.9 | f(strong 1) | m(strong 2), the least similar of the same cluster |
 //! | soft instance, eq. 6.12 | similarities of f(strong 1) to m(strong 2) | similarities of m(weak) among themselves |
 //!
 //! Where the thesis and its public code differ, the code's form is taken, because it made the published numbers: the
-//! feature of the proxy term is the raw neck output, not normalised, with label smoothing; the consistency is KL(Q||P);
-//! the teacher runs in train mode and only its parameters are averaged, its batch norm buffers come from its own passes.
-//! (The code also permutes the teacher's batch, which with batch statistics over the whole batch changes nothing.)
+//! feature of the proxy term is the raw neck output, not normalised, with label smoothing; all proxies of a cluster are
+//! positives of one softmax; the consistency is KL(Q||P); the teacher runs in train mode and only its parameters are averaged,
+//! its batch norm buffers come from its own passes. (The code also permutes the teacher's batch, which with batch statistics
+//! over the whole batch changes nothing.) With true labels in place of pseudo labels (`cluster.truth`) it is the thesis's
+//! supervised variant.
 
 use anyhow::{Context, Result};
 use candle_core::{Device, Tensor};
@@ -20,26 +23,33 @@ use reid_models::Graph;
 use reid_models::graph::NECK;
 use reid_models::weights::{LoadReport, Weights};
 
-use super::{Batch, Extract, Group, LossTerms, Method, Sampling, State, View};
-use crate::clustering::{self, Dbscan, Jaccard, PseudoLabels};
+use super::pseudo::{Clusterer, cameras, numbered_cameras};
+use super::teacher::{Pair, weight_of_old};
+use super::{Batch, Extract, Features, Group, LossTerms, Method, Sampling, State, View, output};
+use crate::clustering::PseudoLabels;
 use crate::config::{LossConfig, RunConfig};
-use crate::losses::hard_instance::hard_instance;
-use crate::losses::proxy_nce::proxy_nce;
-use crate::losses::soft_instance::soft_instance;
-use crate::memory::centroids::centroids;
+use crate::losses::{Proxies, cross_camera, hard_instance, proxy_nce, soft_instance};
+use crate::memory::{CameraProxies, camera_proxies, centroids};
 use crate::nn::{Mode, Net};
 
 /// Online encoder, momentum encoder, proxies.
 pub struct Ice {
-    student: Net,
-    teacher: Net,
-    jaccard: Jaccard,
-    dbscan: Dbscan,
+    nets: Pair,
+    clusterer: Clusterer,
     loss: LossConfig,
     ema: f64,
+    ramp: bool,
+    steps: u64,
     device: Device,
-    /// Mean teacher feature of each cluster (C, D), fixed during the epoch.
-    proxies: Option<Tensor>,
+    proxies: Option<Memory>,
+}
+
+/// What the online encoder is compared with, fixed during the epoch.
+struct Memory {
+    /// Mean teacher feature of each cluster (C, D).
+    clusters: Tensor,
+    /// Of each cluster in each camera (M, D).
+    cameras: Option<(Tensor, CameraProxies)>,
 }
 
 /// Builds the method; both encoders start from the same weights.
@@ -52,28 +62,80 @@ pub fn build(
     graph: Graph,
     init: Option<&Weights>,
 ) -> Result<(Box<dyn Method>, LoadReport)> {
-    let mut student = Net::new(graph.clone(), config.seed, device)?;
-    let report = match init {
-        Some(weights) => student.load(weights)?,
-        None => LoadReport::default(),
-    };
-    let teacher = Net::new(graph, config.seed, device)?;
-    teacher.clone_weights_from(&student)?;
-    let method = Ice {
-        student,
-        teacher,
-        jaccard: Jaccard::new(
-            config.cluster.k1,
-            config.cluster.k2,
-            clustering::Weights::default(),
-        )?,
-        dbscan: Dbscan::new(config.cluster.eps, config.cluster.min_samples)?,
-        loss: config.loss.clone(),
-        ema: config.train.ema,
-        device: device.clone(),
-        proxies: None,
-    };
-    Ok((Box::new(method), report))
+    let (nets, report) = Pair::new(config, config.seed, device, graph, init)?;
+    Ok((Box::new(Ice::new(config, nets)?), report))
+}
+
+impl Ice {
+    /// With networks made elsewhere.
+    ///
+    /// # Errors
+    /// If the settings don't fit.
+    pub fn new(config: &RunConfig, nets: Pair) -> Result<Self> {
+        Ok(Ice {
+            device: nets.student.device().clone(),
+            nets,
+            clusterer: Clusterer::new(config)?,
+            loss: config.loss.clone(),
+            ema: config.train.ema,
+            ramp: config.train.ema_ramp,
+            steps: 0,
+            proxies: None,
+        })
+    }
+
+    /// Makes the proxies of an epoch: unit teacher features and the clusters and cameras of all pictures.
+    ///
+    /// # Errors
+    /// If a cluster has no members.
+    pub fn remember(
+        &mut self,
+        features: &Features,
+        labels: &PseudoLabels,
+        cameras: &[u32],
+    ) -> Result<()> {
+        let width = features.width;
+        let (rows, of, count) = (&features.rows, &labels.labels, labels.clusters);
+        // Eq. 6.4: the plain mean, not brought back to unit length.
+        let means = centroids(rows, width, of, count)?;
+        let clusters = Tensor::from_vec(means, (count, width), &self.device)?;
+        let cameras = if self.loss.cross_weight > 0.0 {
+            let proxies = camera_proxies(rows, width, of, cameras)?;
+            let shape = (proxies.clusters.len(), width);
+            let rows = Tensor::from_slice(&proxies.rows, shape, &self.device)?;
+            Some((rows, proxies))
+        } else {
+            None
+        };
+        self.proxies = Some(Memory { clusters, cameras });
+        Ok(())
+    }
+
+    /// Sets the proxies of an epoch: of the clusters (C, D) and, with their clusters and cameras, of each cluster in each camera
+    /// (M, D).
+    pub fn set_proxies(&mut self, clusters: Tensor, cameras: Option<(Tensor, Vec<u32>, Vec<u32>)>) {
+        let cameras = cameras.map(|(rows, clusters, cameras)| {
+            let proxies = CameraProxies {
+                rows: Vec::new(),
+                clusters,
+                cameras,
+            };
+            (rows, proxies)
+        });
+        self.proxies = Some(Memory { clusters, cameras });
+    }
+
+    /// The proxies of the epoch; `None` before the first relabelling.
+    pub fn proxies(&self) -> Option<(&Tensor, Option<(&Tensor, &CameraProxies)>)> {
+        let memory = self.proxies.as_ref()?;
+        let cameras = memory.cameras.as_ref();
+        Some((&memory.clusters, cameras.map(|(rows, of)| (rows, of))))
+    }
+
+    /// Student and teacher.
+    pub fn nets(&self) -> &Pair {
+        &self.nets
+    }
 }
 
 impl Method for Ice {
@@ -86,28 +148,18 @@ impl Method for Ice {
     }
 
     fn groups(&self) -> Vec<Group> {
-        vec![Group {
-            name: "student",
-            parameters: self.student.trainable(),
-        }]
+        vec![Group::adam("student", self.nets.student.trainable())]
     }
 
     fn relabel(&mut self, _epoch: usize, extract: &mut dyn Extract) -> Result<PseudoLabels> {
-        let features = extract.features(&self.teacher)?;
-        let labels = features
-            .labels(|rows, width| clustering::cluster(rows, width, &self.jaccard, &self.dbscan))?;
-        // Eq. 6.4: the plain mean, not brought back to unit length.
-        let means = centroids(
-            &features.rows,
-            features.width,
-            &labels.labels,
-            labels.clusters,
-        )?;
-        self.proxies = Some(Tensor::from_vec(
-            means,
-            (labels.clusters, features.width),
-            &self.device,
-        )?);
+        if self.loss.cross_weight > 0.0 {
+            let instead =
+                "set loss.cross_weight=0 (the presets ice and ice_small) to train without cameras";
+            numbered_cameras(extract, "ICE with loss.cross_weight", instead)?;
+        }
+        let features = extract.features(&self.nets.teacher)?;
+        let labels = self.clusterer.labels(&features, None, extract)?;
+        self.remember(&features, &labels, &cameras(extract))?;
         Ok(labels)
     }
 
@@ -115,58 +167,71 @@ impl Method for Ice {
         let [strong1, strong2, weak] = batch.views.as_slice() else {
             anyhow::bail!("ICE wants three views")
         };
-        let proxies = self
-            .proxies
-            .as_ref()
-            .context("ICE has no proxies before its first relabel")?;
-        let feature = |outputs: std::collections::BTreeMap<String, Tensor>| {
-            outputs
-                .get(NECK)
-                .cloned()
-                .context("the network has no neck output")
-        };
-        let m_strong = feature(
-            self.teacher
-                .forward_no_grad(strong2, Mode::Train, &[NECK])?,
+        let memory = self.proxies.as_ref();
+        let memory = memory.context("ICE has no proxies before its first relabel")?;
+        let Pair { student, teacher } = &self.nets;
+        let m_strong = output(
+            &teacher.forward_no_grad(strong2, Mode::Train, &[NECK])?,
+            NECK,
         )?;
-        let m_weak = feature(self.teacher.forward_no_grad(weak, Mode::Train, &[NECK])?)?;
-        let f = feature(self.student.forward(strong1, Mode::Train, &[NECK])?)?;
+        let m_weak = output(&teacher.forward_no_grad(weak, Mode::Train, &[NECK])?, NECK)?;
+        let f = output(&student.forward(strong1, Mode::Train, &[NECK])?, NECK)?;
 
         let l = &self.loss;
-        let proxy = proxy_nce(&f, proxies, &batch.labels, l.proxy_temperature, l.smoothing)?;
-        let mut terms = vec![("proxy", proxy.detach())];
-        let mut total = proxy;
+        let labels = &batch.labels;
+        let proxy = proxy_nce(
+            &f,
+            &memory.clusters,
+            labels,
+            l.proxy_temperature,
+            l.smoothing,
+        )?;
+        let mut terms = vec![("proxy", 1.0, proxy)];
+        if let Some((rows, of)) = &memory.cameras {
+            let proxies = Proxies {
+                rows,
+                clusters: &of.clusters,
+                cameras: &of.cameras,
+            };
+            let (tau, negatives) = (l.cross_temperature, l.cross_negatives);
+            let seen = &batch.cameras;
+            let cross = cross_camera(&f, proxies, labels, seen, tau, negatives, l.cross_form)?;
+            terms.push(("cross", l.cross_weight, cross));
+        }
         if l.hard_weight > 0.0 {
-            let hard = hard_instance(&f, &m_strong, &batch.labels, l.hard_temperature)?;
-            terms.push(("hard", hard.detach()));
-            total = (total + (hard * l.hard_weight)?)?;
+            let hard = hard_instance(&f, &m_strong, labels, l.hard_temperature)?;
+            terms.push(("hard", l.hard_weight, hard));
         }
         if l.soft_weight > 0.0 {
             let soft = soft_instance(&f, &m_strong, &m_weak, l.soft_temperature, l.soft_direction)?;
-            terms.push(("soft", soft.detach()));
-            total = (total + (soft * l.soft_weight)?)?;
+            terms.push(("soft", l.soft_weight, soft));
         }
-        Ok(LossTerms { total, terms })
+        LossTerms::weighted(terms)
     }
 
-    fn after_step(&mut self, _batch: &Batch) -> Result<()> {
-        Ok(self.teacher.ema_update(&self.student, self.ema)?)
+    fn after_step(&mut self, _batch: &Batch, _kept: &[Tensor]) -> Result<()> {
+        let alpha = weight_of_old(self.steps, self.ema, self.ramp);
+        self.steps += 1;
+        self.nets.average(alpha)
     }
 
     fn net(&self) -> &Net {
-        &self.teacher
+        &self.nets.teacher
     }
 
     fn state(&self) -> Result<State> {
         // The proxies are not part of it: the next epoch starts by making new ones.
-        Ok(State::from([
-            ("student".to_string(), self.student.to_weights()?),
-            ("teacher".to_string(), self.teacher.to_weights()?),
-        ]))
+        let mut state = State::new();
+        self.nets.save(&mut state, ["student", "teacher"])?;
+        super::save_steps(&mut state, self.steps);
+        self.clusterer.save(&mut state);
+        Ok(state)
     }
 
     fn load_state(&mut self, state: &State) -> Result<()> {
-        super::load_whole(&mut self.student, state, "student")?;
-        super::load_whole(&mut self.teacher, state, "teacher")
+        self.nets.load(state, ["student", "teacher"])?;
+        self.steps = super::load_steps(state);
+        self.clusterer.load(state);
+        Ok(())
     }
 }

@@ -1,29 +1,46 @@
-//! The upper bound: identity labels, cross-entropy with smoothing on the neck feature and batch-hard soft-margin triplet
-//! on the pooled feature (Luo et al., "Bag of tricks and a strong baseline", CVPRW 2019; methods.md 1.1, 1.6).
+//! The upper bound: identity labels, cross-entropy with smoothing on the neck feature and batch-hard triplet on the pooled
+//! feature (Luo et al., "Bag of tricks and a strong baseline", CVPRW 2019; methods.md 1.1, 1.6), with the centre loss if its
+//! weight isn't 0.
+//!
+//! With a network of two branches (`model.head = "branches"`) the losses are the mean over the branches: ABMT's training on a
+//! source, thesis eq. 4.1. With `--beside` pictures of another set go through the network as well, so that its batch norms know
+//! them.
 
 use anyhow::{Context, Result};
-use candle_core::{Device, Var};
+use candle_core::{DType, Device, Tensor, Var};
 use reid_models::Graph;
 use reid_models::graph::{NECK, POOLED};
+use reid_models::heads::branches;
 use reid_models::weights::{LoadReport, Weights};
 
-use super::{Batch, Extract, Group, LossTerms, Method, Sampling, State, View};
+use super::pseudo::truth;
+use super::teacher::start;
+use super::{Batch, Extract, Group, LossTerms, Method, Rate, Rule, Sampling, State, View, output};
 use crate::clustering::PseudoLabels;
-use crate::config::{LossConfig, RunConfig, usage};
-use crate::losses::cross_entropy::cross_entropy;
-use crate::losses::triplet::{TripletMargin, triplet};
+use crate::config::{LossConfig, RunConfig};
+use crate::losses::{centre, cross_entropy, triplet};
 use crate::nn::{Mode, Net, init, ops};
 
 /// Standard deviation of the classifier's start (methods.md 1.1).
 const CLASSIFIER_STD: f32 = 0.001;
+/// Learning rate of the centres (the public code's).
+const CENTRE_RATE: f64 = 0.5;
 
-/// One network and a classifier without bias.
+/// One network; of each branch a classifier without bias, and centres.
 pub struct Supervised {
     net: Net,
-    classifier: Option<Var>,
+    /// (pooled, neck) of each branch.
+    roles: Vec<[&'static str; 2]>,
+    heads: Vec<Head>,
     loss: LossConfig,
     seed: u64,
     device: Device,
+}
+
+/// What belongs to the identities of one branch: both (C, D).
+struct Head {
+    classifier: Var,
+    centres: Option<Var>,
 }
 
 /// Builds the method.
@@ -36,26 +53,63 @@ pub fn build(
     graph: Graph,
     init: Option<&Weights>,
 ) -> Result<(Box<dyn Method>, LoadReport)> {
-    let mut net = Net::new(graph, config.seed, device)?;
-    let report = match init {
-        Some(weights) => net.load(weights)?,
-        None => LoadReport::default(),
-    };
-    let method = Supervised {
-        net,
-        classifier: None,
-        loss: config.loss.clone(),
-        seed: config.seed,
-        device: device.clone(),
-    };
-    Ok((Box::new(method), report))
+    let (net, report) = start(config, config.seed, device, graph, init)?;
+    Ok((Box::new(Supervised::new(config, net)), report))
 }
 
 impl Supervised {
-    fn classifier(&self) -> Result<&Var> {
-        self.classifier
-            .as_ref()
-            .context("the classifier is made by the first relabel")
+    /// With a network made elsewhere.
+    pub fn new(config: &RunConfig, net: Net) -> Self {
+        let two = net.graph().output(branches::NECKS[0]).is_ok();
+        Supervised {
+            roles: match two {
+                true => [0, 1]
+                    .map(|b: usize| [branches::POOLED[b], branches::NECKS[b]])
+                    .into(),
+                false => vec![[POOLED, NECK]],
+            },
+            device: net.device().clone(),
+            net,
+            heads: Vec::new(),
+            loss: config.loss.clone(),
+            seed: config.seed,
+        }
+    }
+
+    /// Sets classifier and centres, (C, D) each, of every branch.
+    ///
+    /// # Errors
+    /// candle's.
+    pub fn set_heads(&mut self, heads: Vec<(Tensor, Option<Tensor>)>) -> Result<()> {
+        let var = |t: &Tensor| Ok::<_, anyhow::Error>(Var::from_tensor(&t.copy()?)?);
+        self.heads = heads
+            .iter()
+            .map(|(classifier, centres)| {
+                Ok(Head {
+                    classifier: var(classifier)?,
+                    centres: centres.as_ref().map(var).transpose()?,
+                })
+            })
+            .collect::<Result<_>>()?;
+        Ok(())
+    }
+
+    /// The network.
+    pub fn network(&self) -> &Net {
+        &self.net
+    }
+
+    /// Names and values of what belongs to identities.
+    fn head_parameters(&self) -> (Vec<(String, Var)>, Vec<(String, Var)>) {
+        let (mut classifiers, mut centres) = (Vec::new(), Vec::new());
+        for (i, head) in self.heads.iter().enumerate() {
+            let branch = if i == 0 { "" } else { "_b" };
+            let name = format!("classifier{branch}.weight");
+            classifiers.push((name, head.classifier.clone()));
+            let own = head.centres.iter().cloned();
+            centres.extend(own.map(|var| (format!("centres{branch}"), var)));
+        }
+        (classifiers, centres)
     }
 }
 
@@ -69,54 +123,87 @@ impl Method for Supervised {
     }
 
     fn groups(&self) -> Vec<Group> {
+        let (classifiers, centres) = self.head_parameters();
         let mut parameters = self.net.trainable();
-        if let Some(classifier) = &self.classifier {
-            parameters.push(("classifier.weight".into(), classifier.clone()));
+        parameters.extend(classifiers);
+        let mut groups = vec![Group::adam("net", parameters)];
+        if !centres.is_empty() {
+            // Their gradient is that of the loss without its weight (the public code divides it out).
+            groups.push(Group {
+                rule: Rule::Sgd { momentum: 0.0 },
+                rate: Rate::Fixed(CENTRE_RATE / self.loss.centre_weight),
+                weight_decay: Some(0.0),
+                ..Group::adam("centres", centres)
+            });
         }
-        vec![Group {
-            name: "net",
-            parameters,
-        }]
+        groups
     }
 
     fn relabel(&mut self, _epoch: usize, extract: &mut dyn Extract) -> Result<PseudoLabels> {
-        let (truth, identities) = extract.truth();
-        if identities < 2 {
-            return Err(usage(format!(
-                "the method supervised needs identity labels, this data set has {identities} identities: \
-                 train without labels with --method ice"
-            )));
+        let instead = "train without labels with --method ice";
+        let labels = truth(extract, "the method supervised", instead)?;
+        if self.heads.is_empty() {
+            let mut heads = Vec::new();
+            for (i, [pooled, neck]) in self.roles.iter().enumerate() {
+                let name = ["classifier.weight", "classifier_b.weight"][i];
+                let width = self.net.graph().width(neck)?;
+                let mut rng = init::stream(self.seed, name);
+                let start = init::normal(&mut rng, CLASSIFIER_STD, labels.clusters * width);
+                let shape = (labels.clusters, width);
+                let classifier = Tensor::from_vec(start, shape, &self.device)?;
+                let centres = if self.loss.centre_weight > 0.0 {
+                    let width = self.net.graph().width(pooled)?;
+                    let mut rng = init::stream(self.seed, "centres");
+                    let start = init::normal(&mut rng, 1.0, labels.clusters * width);
+                    let shape = (labels.clusters, width);
+                    Some(Tensor::from_vec(start, shape, &self.device)?)
+                } else {
+                    None
+                };
+                heads.push((classifier, centres));
+            }
+            self.set_heads(heads)?;
         }
-        if self.classifier.is_none() {
-            let width = self.net.graph().width(NECK)?;
-            let mut rng = init::stream(self.seed, "classifier.weight");
-            let start = init::normal(&mut rng, CLASSIFIER_STD, identities * width);
-            self.classifier = Some(Var::from_vec(start, (identities, width), &self.device)?);
-        }
-        Ok(PseudoLabels {
-            labels: truth,
-            clusters: identities,
-        })
+        Ok(labels)
     }
 
     fn loss(&self, batch: &Batch) -> Result<LossTerms> {
         let [view] = batch.views.as_slice() else {
             anyhow::bail!("supervised wants one view")
         };
-        let outputs = self.net.forward(view, Mode::Train, &[POOLED, NECK])?;
-        let logits = ops::linear(&outputs[NECK], self.classifier()?.as_tensor(), None)?;
-        let identity = cross_entropy(&logits, &batch.labels, self.loss.smoothing)?;
-        let mut terms = vec![("identity", identity.detach())];
-        let mut total = identity;
-        if self.loss.triplet_weight > 0.0 {
-            let triplet = triplet(&outputs[POOLED], &batch.labels, TripletMargin::Soft)?;
-            terms.push(("triplet", triplet.detach()));
-            total = (total + (triplet * self.loss.triplet_weight)?)?;
+        let roles: Vec<&str> = self.roles.iter().flatten().copied().collect();
+        let outputs = self.net.forward(view, Mode::Train, &roles)?;
+        let share = 1.0 / self.roles.len() as f64;
+        let (l, labels) = (&self.loss, &batch.labels);
+        let mut terms: Vec<(&'static str, f64, Tensor)> = Vec::new();
+        for ([pooled, neck], head) in self.roles.iter().zip(&self.heads) {
+            let pooled = output(&outputs, pooled)?;
+            let logits = ops::linear(&output(&outputs, neck)?, head.classifier.as_tensor(), None)?;
+            let identity = cross_entropy(&logits, labels, l.smoothing)?;
+            let mut own = vec![("identity", l.identity_weight, identity)];
+            if l.triplet_weight > 0.0 {
+                let triplet = triplet(&pooled, labels, l.margin())?;
+                own.push(("triplet", l.triplet_weight, triplet));
+            }
+            if let Some(centres) = &head.centres {
+                let centre = centre(&pooled, centres.as_tensor(), labels)?;
+                own.push(("centre", l.centre_weight, centre));
+            }
+            for (name, weight, term) in own {
+                match terms.iter_mut().find(|(known, _, _)| *known == name) {
+                    Some((_, _, sum)) => *sum = (&*sum + term)?,
+                    None => terms.push((name, share * weight, term)),
+                }
+            }
         }
-        Ok(LossTerms { total, terms })
+        if let Some(beside) = &batch.beside {
+            // Only its batch norms are to learn of these.
+            self.net.forward_no_grad(beside, Mode::Train, &roles)?;
+        }
+        LossTerms::weighted(terms)
     }
 
-    fn after_step(&mut self, _batch: &Batch) -> Result<()> {
+    fn after_step(&mut self, _batch: &Batch, _kept: &[Tensor]) -> Result<()> {
         Ok(())
     }
 
@@ -126,23 +213,31 @@ impl Method for Supervised {
 
     fn state(&self) -> Result<State> {
         let mut net = self.net.to_weights()?;
-        let classifier = self.classifier()?;
-        let values = classifier.flatten_all()?.to_vec1()?;
-        net.tensors.insert(
-            "classifier.weight".into(),
-            (classifier.dims().to_vec(), values),
-        );
+        let (classifiers, centres) = self.head_parameters();
+        for (name, var) in classifiers.into_iter().chain(centres) {
+            let values = var.to_dtype(DType::F32)?.flatten_all()?.to_vec1()?;
+            net.tensors.insert(name, (var.dims().to_vec(), values));
+        }
         Ok(State::from([("net".to_string(), net)]))
     }
 
     fn load_state(&mut self, state: &State) -> Result<()> {
         super::load_whole(&mut self.net, state, "net")?;
-        let (shape, values) = state["net"]
-            .tensors
-            .get("classifier.weight")
-            .cloned()
-            .context("the checkpoint has no classifier.weight")?;
-        self.classifier = Some(Var::from_vec(values, shape, &self.device)?);
-        Ok(())
+        let saved = &state["net"].tensors;
+        let read = |name: &str| -> Result<Option<Tensor>> {
+            let Some((shape, values)) = saved.get(name) else {
+                return Ok(None);
+            };
+            let tensor = Tensor::from_slice(values, shape.as_slice(), &self.device)?;
+            Ok(Some(tensor))
+        };
+        let mut heads = Vec::new();
+        for branch in ["", "_b"].iter().take(self.roles.len()) {
+            let name = format!("classifier{branch}.weight");
+            let classifier = read(&name)?;
+            let classifier = classifier.with_context(|| format!("the checkpoint has no {name}"))?;
+            heads.push((classifier, read(&format!("centres{branch}"))?));
+        }
+        self.set_heads(heads)
     }
 }

@@ -28,6 +28,13 @@ pub fn normal(rng: &mut ChaCha8Rng, std: f32, len: usize) -> Vec<f32> {
     values
 }
 
+/// `len` draws from -bound to bound.
+pub fn uniform(rng: &mut ChaCha8Rng, bound: f32, len: usize) -> Vec<f32> {
+    (0..len)
+        .map(|_| bound * (2.0 * rng.random::<f32>() - 1.0))
+        .collect()
+}
+
 /// The start of a parameter.
 pub fn initial(param: &Param, seed: u64) -> Vec<f32> {
     let len = param.shape.iter().product();

@@ -21,6 +21,7 @@ impl Trainer {
         &mut self,
         epoch: usize,
         plan: Plan,
+        beside: Option<Plan>,
         lr: f64,
     ) -> Result<(BTreeMap<&'static str, f64>, f64, usize)> {
         let count = plan.batches.len();
@@ -28,22 +29,32 @@ impl Trainer {
             count,
             &format!("epoch {}/{}", epoch + 1, self.config.train.epochs),
         );
-        let spec = self.store.spec().clone();
+        let store = self.store.clone();
+        let spec = store.spec().clone();
         let device = self.method.net().device();
         let mut feed = Feed::new(device)?;
         let threads = LoaderConfig::beside(device.is_cuda(), self.config.train.workers);
         let (mut sums, mut norms, mut images) = (BTreeMap::<&'static str, f64>::new(), 0.0, 0);
         let mut batches = train_batches(&self.store, plan, threads);
+        let others = self.others.beside.as_ref().zip(beside);
+        let mut others = others.map(|(store, plan)| train_batches(store, plan, threads));
         let mut next = || -> Result<Option<(usize, Batch)>> {
             let Some(loaded) = batches.next().transpose()? else {
                 return Ok(None);
             };
             let shape = [loaded.indices.len(), 3, spec.height, spec.width];
             let views = loaded.views.into_iter().map(|v| feed.tensor(v, &shape));
+            let samples = store.samples();
+            let beside = match others.as_mut().and_then(Iterator::next).transpose()? {
+                Some(other) => other.views.into_iter().next(),
+                None => None,
+            };
             let batch = Batch {
+                cameras: loaded.indices.iter().map(|i| samples[*i].camera).collect(),
                 indices: loaded.indices,
                 labels: loaded.labels,
                 views: views.collect::<Result<_, _>>()?,
+                beside: beside.map(|v| feed.tensor(v, &shape)).transpose()?,
             };
             Ok(Some((loaded.number, batch)))
         };
@@ -52,12 +63,9 @@ impl Trainer {
             let mut launch = || -> Result<Launched> {
                 let loss = self.method.loss(&batch)?;
                 let grads = backward(&loss.total)?;
-                let optimisers = self.optimisers.values_mut();
-                let norms = optimisers
-                    .map(|o| o.step_later(&grads, lr))
-                    .collect::<Result<Vec<_>, _>>()?;
+                let norms = self.optimisers.step_later(&grads, lr)?;
                 drop(grads);
-                self.method.after_step(&batch)?;
+                self.method.after_step(&batch, &loss.kept)?;
                 Ok(Launched {
                     terms: loss.terms,
                     norms,
@@ -150,10 +158,12 @@ mod tests {
         let batch = Batch {
             indices: vec![0; 32],
             labels: vec![0; 32],
+            cameras: vec![0; 32],
             views: vec![
                 Tensor::zeros((32, 3, 256, 128), DType::F32, &Device::Cpu).expect("zeros");
                 3
             ],
+            beside: None,
         };
         let train = TrainConfig::default();
         let said = |words: &'static str| {

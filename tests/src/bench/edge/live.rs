@@ -337,6 +337,7 @@ mod tests {
         for (got, want) in seen.from_sent.iter().zip([0.05, 0.06, 0.05, 0.05]) {
             assert!((got - want).abs() < 1e-6, "{:?}", seen.from_sent);
         }
-        assert!(Seen::of("0 77 100.2 100.3\n", &sent).is_err());
+        let never_sent = "0 1 90.00 90.10\n0 77 100.2 100.3\n";
+        assert!(Seen::of(never_sent, &sent).is_err());
     }
 }
