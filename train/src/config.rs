@@ -15,7 +15,10 @@ use reid_models::heads::branches::Branches;
 use reid_models::heads::partitions::{self, Partition};
 use serde::{Deserialize, Serialize};
 
-pub use loss::{AdversaryConfig, BranchWeights, Condition, LossConfig, MemoryConfig, Mining};
+pub use loss::{
+    AdversaryConfig, BranchWeights, Condition, Consistency, LossConfig, MemoryConfig, Mining,
+    TargetView, TeacherView,
+};
 pub use train::{PrecisionConfig, TrainConfig};
 
 /// A mistake of the user: exit code 2 instead of 1.
@@ -89,6 +92,12 @@ pub struct ModelConfig {
     /// What follows the backbone: "plain" (pooling and neck), "branches" (ABMT), "parts" (SSG), "partitions" (SCR).
     #[serde(default)]
     pub head: Head,
+    /// ABMT: whether branch b has a block more than branch a.
+    #[serde(default = "yes")]
+    pub branch_deeper: bool,
+    /// ABMT: whether branch b takes maxima where branch a takes means.
+    #[serde(default = "yes")]
+    pub branch_maxima: bool,
     /// SCR: how each branch's map is split: "1", "s2" (stripes), "c2" (groups of channels), "s2c2".
     #[serde(default = "pyramid")]
     pub partitions: Vec<Partition>,
@@ -124,6 +133,9 @@ fn width() -> usize {
 fn last_stride() -> usize {
     1
 }
+fn yes() -> bool {
+    true
+}
 fn pyramid() -> Vec<Partition> {
     partitions::PYRAMID.to_vec()
 }
@@ -149,7 +161,10 @@ impl ModelConfig {
         let backbone = self.backbone()?;
         let graph = match self.head {
             Head::Plain => backbone.build(),
-            Head::Branches => backbone.build_branches(Branches::default()),
+            Head::Branches => backbone.build_branches(Branches {
+                deeper: self.branch_deeper,
+                maxima: self.branch_maxima,
+            }),
             Head::Parts => backbone.build_parts(),
             Head::Partitions => backbone.build_partitions(&self.partitions, self.part_width),
         };
@@ -476,6 +491,7 @@ fn check(table: toml::Table) -> Result<RunConfig, String> {
     within("train.ema", t.ema, 0.0, 1.0)?;
     within("cluster.eps", config.cluster.eps.into(), 1e-6, 1.0)?;
     within("loss.smoothing", l.smoothing, 0.0, 0.9)?;
+    within("loss.dropout", l.dropout, 0.0, 0.9)?;
     within("memory.momentum", config.memory.momentum, 0.0, 1.0)?;
     within("cluster.rho", config.cluster.rho, 0.0, 0.5)?;
     let share = config.cluster.source_weight;

@@ -15,6 +15,8 @@ mod harness;
 mod ice;
 #[path = "golden_methods/mmt.rs"]
 mod mmt;
+#[path = "golden_methods/scr.rs"]
+mod scr;
 #[path = "golden_methods/spcl.rs"]
 mod spcl;
 #[path = "golden_methods/ssg.rs"]

@@ -7,6 +7,7 @@ use clap::{Args, Parser, Subcommand};
 use reid_tests::bench::edge::work::EdgeWork;
 use reid_tests::bench::edge::{self, EdgeBench};
 use reid_tests::bench::engine::{EngineBench, Part};
+use reid_tests::bench::methods::{self, MethodBench};
 use reid_tests::bench::work::Work;
 use reid_tests::bench::worlds::WorldBench;
 
@@ -35,8 +36,18 @@ enum Command {
         #[arg(long, value_enum, value_delimiter = ',', default_values_t = [Part::Step, Part::Cluster, Part::ClusterLarge, Part::Evaluate])]
         parts: Vec<Part>,
     },
-    /// Accuracy: colour histogram, starting point, ICE and its ablations, supervised, on the default benchmark
-    Methods(Worlds),
+    /// Accuracy of every method on simulated worlds, ablations, and whether the texts' claims hold; goes on where it was interrupted
+    Methods {
+        /// What to run.
+        #[arg(long, value_enum, value_delimiter = ',', default_values_t = [methods::Part::Methods, methods::Part::Ablations, methods::Part::Large])]
+        parts: Vec<methods::Part>,
+        /// Seeds of the worlds; rows with one seed take the first.
+        #[arg(long, value_delimiter = ',', default_values_t = [41, 42, 43])]
+        seeds: Vec<u64>,
+        /// Train nothing, print what is known.
+        #[arg(long)]
+        known: bool,
+    },
     /// The edge runtime beside OpenCV, onnxruntime and BoxMOT, in one run; IDF1 across cameras of simulated worlds
     Edge {
         /// Rows to measure.
@@ -73,7 +84,7 @@ enum Command {
 
 #[derive(Args)]
 struct Worlds {
-    /// Seeds of the worlds of `methods` and of the part `worlds`.
+    /// Seeds of the worlds of the part `worlds`.
     #[arg(long, value_delimiter = ',', default_values_t = [31, 32, 33])]
     seeds: Vec<u64>,
 }
@@ -97,7 +108,17 @@ fn main() -> ExitCode {
             parts,
         }
         .run(),
-        Command::Methods(seeds) => worlds(seeds).methods(),
+        Command::Methods {
+            parts,
+            seeds,
+            known,
+        } => MethodBench {
+            folder: cli.out.clone(),
+            seeds,
+            parts,
+            known,
+        }
+        .run(),
         Command::Edge {
             parts,
             rounds,

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::losses::{CrossForm, KlDirection, TripletMargin};
+use crate::losses::{CrossForm, KlDirection, Negatives, TripletMargin};
 use crate::memory::MemoryUpdate;
 
 /// `[loss]`: weights and temperatures. A method reads the ones it has.
@@ -26,12 +26,18 @@ pub struct LossConfig {
     pub hard_weight: f64,
     /// ICE: its temperature.
     pub hard_temperature: f64,
+    /// ICE: "all" negatives of the batch, or the "hardest" alone (table 6.2).
+    pub hard_negatives: Negatives,
     /// ICE: weight of the soft instance consistency loss, eq. 6.12.
     pub soft_weight: f64,
     /// ICE: its temperature.
     pub soft_temperature: f64,
     /// ICE: "target_first" is KL(Q||P) as the public code computes it, "printed" is the thesis's KL(P||Q).
     pub soft_direction: KlDirection,
+    /// ICE: what is kept consistent: "kl" as eq. 6.12, or "mse", the squared difference of cosines (table 6.3).
+    pub soft_form: Consistency,
+    /// ICE: whose similarities are the target: those of the "weak" view, or of the "strong" one (table 6.3).
+    pub soft_target: TargetView,
     /// MMT, ABMT, supervised: weight of the cross-entropy with (pseudo) labels.
     pub identity_weight: f64,
     /// MMT, ABMT: weight of the cross-entropy with the other teacher's (branch's) answer.
@@ -46,6 +52,12 @@ pub struct LossConfig {
     pub soft_triplet_weight: f64,
     /// ABMT: "mean" over the branches, as the public code has it, or "sum", as eq. 4.8 prints it.
     pub branches: BranchWeights,
+    /// ABMT: whether a branch is taught by the teacher's other branch, or by its own (table 4.3).
+    pub cross_branch: bool,
+    /// ABMT: what the teacher sees: the "same" view as the student, or an "other" one (table 4.3).
+    pub teacher_view: TeacherView,
+    /// ABMT: share of the neck's values that is dropped before the classifiers (table 4.3).
+    pub dropout: f64,
     /// Supervised: weight of the centre loss.
     pub centre_weight: f64,
 }
@@ -61,9 +73,12 @@ impl Default for LossConfig {
             cross_form: CrossForm::Joint,
             hard_weight: 1.0,
             hard_temperature: 0.1,
+            hard_negatives: Negatives::All,
             soft_weight: 10.0,
             soft_temperature: 0.4,
             soft_direction: KlDirection::TargetFirst,
+            soft_form: Consistency::Kl,
+            soft_target: TargetView::Weak,
             identity_weight: 1.0,
             soft_identity_weight: 0.0,
             triplet_weight: 1.0,
@@ -71,6 +86,9 @@ impl Default for LossConfig {
             triplet_mining: Mining::SemiHard,
             soft_triplet_weight: 0.0,
             branches: BranchWeights::Mean,
+            cross_branch: true,
+            teacher_view: TeacherView::Same,
+            dropout: 0.0,
             centre_weight: 0.0,
         }
     }
@@ -95,6 +113,39 @@ pub enum Mining {
     SemiHard,
     /// For each picture its farthest positive and nearest negative.
     BatchHard,
+}
+
+/// `loss.soft_form`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Consistency {
+    /// A divergence of distributions.
+    #[default]
+    Kl,
+    /// A squared difference.
+    Mse,
+}
+
+/// `loss.soft_target`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum TargetView {
+    /// Resized and normalised only.
+    #[default]
+    Weak,
+    /// Augmented.
+    Strong,
+}
+
+/// `loss.teacher_view`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum TeacherView {
+    /// The student's.
+    #[default]
+    Same,
+    /// One of its own.
+    Other,
 }
 
 /// How the terms of two branches make one.

@@ -1,12 +1,24 @@
 //! ICE's hard instance contrast.
 
 use candle_core::Tensor;
+use serde::{Deserialize, Serialize};
 
 use super::{Result, matrix, positive, same};
 use crate::nn::ops::{l2_normalize, linear, log_softmax};
 
 /// A logit that counts as absent, see [`log_softmax`].
 const MASKED: f32 = -1e9;
+
+/// What an anchor is pushed away from.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Negatives {
+    /// Every picture of another class.
+    #[default]
+    All,
+    /// The one of highest cosine: the comparison of the thesis's table 6.2.
+    Hardest,
+}
 
 /// `-log softmax([<f_i, m_k>, <f_i, m_j> for all j of other classes] / tau)[0]`, batch mean, where m_k is the positive of
 /// lowest cosine: ICE (Chen et al. 2021), eq. 6.9 of the thesis.
@@ -17,7 +29,13 @@ const MASKED: f32 = -1e9;
 ///
 /// # Errors
 /// If shapes do not fit or tau is not positive.
-pub fn hard_instance(f: &Tensor, momentum: &Tensor, labels: &[u32], tau: f64) -> Result<Tensor> {
+pub fn hard_instance(
+    f: &Tensor,
+    momentum: &Tensor,
+    labels: &[u32],
+    tau: f64,
+    against: Negatives,
+) -> Result<Tensor> {
     const LOSS: &str = "hard_instance";
     let (batch, width) = matrix(LOSS, "f", f)?;
     let (other, other_width) = matrix(LOSS, "momentum", momentum)?;
@@ -40,6 +58,13 @@ pub fn hard_instance(f: &Tensor, momentum: &Tensor, labels: &[u32], tau: f64) ->
         for j in positives.filter(|&j| j != lowest) {
             mask[i * batch + j] = MASKED;
         }
+        if against == Negatives::Hardest {
+            let negatives = (0..batch).filter(|&j| labels[j] != labels[i]);
+            let highest = negatives.clone().max_by(|&a, &b| row[a].total_cmp(&row[b]));
+            for j in negatives.filter(|j| Some(*j) != highest) {
+                mask[i * batch + j] = MASKED;
+            }
+        }
         hardest.push(lowest as u32);
     }
     let mask = Tensor::from_vec(mask, (batch, batch), f.device())?;
@@ -57,7 +82,7 @@ mod tests {
     #[test]
     fn equal_similarities_give_ln_of_one_plus_negatives() {
         let f = Var::ones((6, 4), DType::F32, &Device::Cpu).unwrap();
-        let loss = hard_instance(&f, &f, &[0, 0, 1, 1, 2, 2], 0.1).unwrap();
+        let loss = hard_instance(&f, &f, &[0, 0, 1, 1, 2, 2], 0.1, Negatives::All).unwrap();
         assert!((loss.to_scalar::<f32>().unwrap() - 5f32.ln()).abs() < 1e-5);
         let grad = loss
             .backward()
@@ -75,9 +100,16 @@ mod tests {
     }
 
     #[test]
+    fn the_hardest_negative_alone_gives_two_terms() {
+        let f = Var::ones((6, 4), DType::F32, &Device::Cpu).unwrap();
+        let loss = hard_instance(&f, &f, &[0, 0, 1, 1, 2, 2], 0.1, Negatives::Hardest).unwrap();
+        assert!((loss.to_scalar::<f32>().unwrap() - 2f32.ln()).abs() < 1e-5);
+    }
+
+    #[test]
     fn one_class_only_has_nothing_to_contrast() {
         let f = Var::new(&[[1f32, 0.0], [0.0, 0.0]], &Device::Cpu).unwrap();
-        let loss = hard_instance(&f, &f, &[3, 3], 0.1).unwrap();
+        let loss = hard_instance(&f, &f, &[3, 3], 0.1, Negatives::All).unwrap();
         assert_eq!(loss.to_scalar::<f32>().unwrap(), 0.0);
         let grad = loss
             .backward()

@@ -13,11 +13,11 @@ pub mod triplet;
 pub use centre::centre;
 pub use cross_camera::{CrossForm, Proxies, cross_camera};
 pub use cross_entropy::cross_entropy;
-pub use hard_instance::hard_instance;
+pub use hard_instance::{Negatives, hard_instance};
 pub use memory_nce::memory_nce;
 pub use proxy_nce::proxy_nce;
 pub use soft_identity::soft_identity;
-pub use soft_instance::{KlDirection, soft_instance};
+pub use soft_instance::{KlDirection, similarity_gap, soft_instance};
 pub use triplet::{TripletMargin, semi_hard_triplet, soft_triplet, triplet};
 
 /// A loss whose inputs do not fit together.

@@ -53,6 +53,28 @@ pub fn soft_instance(
     Ok((terms.sum_all()? / batch as f64)?)
 }
 
+/// Mean squared difference of the two rows of cosines that [`soft_instance`] compares as distributions: the comparison of the
+/// thesis's table 6.3.
+///
+/// Shapes: as [`soft_instance`].
+///
+/// # Errors
+/// If shapes do not fit.
+pub fn similarity_gap(f: &Tensor, momentum: &Tensor, weak: &Tensor) -> Result<Tensor> {
+    const LOSS: &str = "similarity_gap";
+    let (batch, width) = matrix(LOSS, "f", f)?;
+    for (name, t) in [("momentum", momentum), ("weak", weak)] {
+        let (n, d) = matrix(LOSS, name, t)?;
+        same(LOSS, &format!("widths of f and {name}"), width, d)?;
+        same(LOSS, &format!("batches of f and {name}"), batch, n)?;
+    }
+    let momentum = l2_normalize(&momentum.detach())?;
+    let weak = l2_normalize(&weak.detach())?;
+    let learnt = linear(&l2_normalize(f)?, &momentum, None)?;
+    let target = linear(&weak, &weak, None)?;
+    Ok((learnt - target)?.sqr()?.mean_all()?)
+}
+
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
@@ -82,6 +104,13 @@ mod tests {
             let other = soft_instance(&f, &f, &w, 0.4, direction).unwrap();
             assert!(other.to_scalar::<f32>().unwrap() > 1e-3);
         }
+        assert_eq!(
+            similarity_gap(&f, &w, &w).unwrap().dims(),
+            [0usize; 0],
+            "a scalar"
+        );
+        let same = similarity_gap(&w, &w, &w).unwrap();
+        assert!(same.to_scalar::<f32>().unwrap() < 1e-10);
         assert!(soft_instance(&f, &f, &f, f64::NAN, KlDirection::Printed).is_err());
     }
 }

@@ -27,8 +27,10 @@ use super::pseudo::{Clusterer, cameras, numbered_cameras};
 use super::teacher::{Pair, weight_of_old};
 use super::{Batch, Extract, Features, Group, LossTerms, Method, Sampling, State, View, output};
 use crate::clustering::PseudoLabels;
-use crate::config::{LossConfig, RunConfig};
-use crate::losses::{Proxies, cross_camera, hard_instance, proxy_nce, soft_instance};
+use crate::config::{Consistency, LossConfig, RunConfig, TargetView};
+use crate::losses::{
+    Proxies, cross_camera, hard_instance, proxy_nce, similarity_gap, soft_instance,
+};
 use crate::memory::{CameraProxies, camera_proxies, centroids};
 use crate::nn::{Mode, Net};
 
@@ -199,11 +201,20 @@ impl Method for Ice {
             terms.push(("cross", l.cross_weight, cross));
         }
         if l.hard_weight > 0.0 {
-            let hard = hard_instance(&f, &m_strong, labels, l.hard_temperature)?;
+            let (tau, against) = (l.hard_temperature, l.hard_negatives);
+            let hard = hard_instance(&f, &m_strong, labels, tau, against)?;
             terms.push(("hard", l.hard_weight, hard));
         }
         if l.soft_weight > 0.0 {
-            let soft = soft_instance(&f, &m_strong, &m_weak, l.soft_temperature, l.soft_direction)?;
+            let target = match l.soft_target {
+                TargetView::Weak => &m_weak,
+                TargetView::Strong => &m_strong,
+            };
+            let (tau, direction) = (l.soft_temperature, l.soft_direction);
+            let soft = match l.soft_form {
+                Consistency::Kl => soft_instance(&f, &m_strong, target, tau, direction)?,
+                Consistency::Mse => similarity_gap(&f, &m_strong, target)?,
+            };
             terms.push(("soft", l.soft_weight, soft));
         }
         LossTerms::weighted(terms)

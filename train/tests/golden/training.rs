@@ -40,7 +40,14 @@ fn losses_as_printed_in_the_papers() {
     });
     let labels = golden.labels("hard_instance.ice.labels");
     check("hard_instance.ice", "f", 1e-5, &|f| {
-        losses::hard_instance(f, golden.get("hard_instance.ice.m"), &labels, 0.1).unwrap()
+        losses::hard_instance(
+            f,
+            golden.get("hard_instance.ice.m"),
+            &labels,
+            0.1,
+            losses::Negatives::All,
+        )
+        .unwrap()
     });
     for (tag, direction) in [
         ("target_first", KlDirection::TargetFirst),

@@ -55,7 +55,7 @@ fn before(golden: &Golden, case: &str) -> Abmt {
         golden.get(&format!("{case}.before.{net}.classifier_{branch}.weight"))
     };
     let students = ["a", "b"].map(|b| classifier("student", b));
-    abmt.classify_by(students).unwrap();
+    abmt.classify_by(&students).unwrap();
     for (branch, [_, teacher]) in ["a", "b"].iter().zip(abmt.classifiers().unwrap()) {
         teacher.set(classifier("teacher", branch)).unwrap();
     }
@@ -66,7 +66,7 @@ fn before(golden: &Golden, case: &str) -> Abmt {
 #[test]
 fn steps_of_abmt() {
     let golden = Golden::open("abmt");
-    for (case, share) in [("adapt", 0.5), ("adapt_sums", 1.0)] {
+    for case in ["adapt", "adapt_sums"] {
         let mut abmt = before(&golden, case);
         let batch = golden.batch(case, "labels", &["view1"]);
         let hyper = |name: &str| golden.number(&format!("{case}.hyper.{name}"));
@@ -81,7 +81,6 @@ fn steps_of_abmt() {
             ("sst_a+sst_b", "soft_triplet"),
         ];
         check_loss(&golden, case, &loss, &terms);
-        let _ = share;
         check_gradients(&golden, &format!("{case}.grad.student"), &grads, &trained);
         check_net(&golden, case, "student", &abmt.nets().student);
         check_net(&golden, case, "teacher", &abmt.nets().teacher);

@@ -1,0 +1,275 @@
+//! Trainings that are done once: a result lies under the hash of everything it depends on.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail};
+use reid_models::files::write_atomic;
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
+
+use super::plan::Job;
+use crate::bench::worlds::{children_cpu_seconds, number};
+use crate::programs;
+
+/// Version of the results: one of other code, whose numbers would be others, gets another.
+const VERSION: u32 = 1;
+/// Version of the simulated world.
+const WORLD: u32 = 1;
+
+/// Rank-1 and mAP, 0..1.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Score {
+    /// Share of queries whose first answer is right.
+    pub rank1: f64,
+    /// Mean average precision.
+    pub map: f64,
+}
+
+/// What came of a training.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Outcome {
+    /// For people.
+    pub title: String,
+    /// Before the first epoch.
+    pub start: Score,
+    /// After the last.
+    pub last: Score,
+    /// The best that was evaluated.
+    pub best: Score,
+    /// Clusters, outliers and lost identities of the last epoch, and what cameras say of clusters and of identities.
+    pub labels: Value,
+    /// User and system time of `fit`; `None` if it was interrupted.
+    pub cpu_minutes: Option<f64>,
+    /// What the ONNX file says.
+    pub onnx: Option<Onnx>,
+}
+
+/// An exported model.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+pub struct Onnx {
+    /// Least cosine to the trainer over the probe and all engines.
+    pub cosine: f64,
+    /// mAP by the file.
+    pub map: f64,
+    /// mAP by the trainer, from the same weights.
+    pub trainer_map: f64,
+}
+
+/// A folder of worlds, runs and results.
+pub struct Cache {
+    folder: PathBuf,
+}
+
+impl Cache {
+    /// Opens or makes it.
+    ///
+    /// # Errors
+    /// If a folder cannot be made.
+    pub fn open(folder: &Path) -> Result<Self> {
+        for part in ["results", "runs", "worlds"] {
+            let path = folder.join(part);
+            fs::create_dir_all(&path).with_context(|| path.display().to_string())?;
+        }
+        Ok(Cache {
+            folder: folder.to_path_buf(),
+        })
+    }
+
+    /// Everything that a job depends on.
+    fn key(job: &Job) -> Result<String> {
+        let row = &job.row;
+        let config = reid_train::config::load(&row.method, Some(&row.preset), None, &row.set)?;
+        let init = match &job.init {
+            Some(start) => Self::key(start)?,
+            None => row.init.clone().unwrap_or(config.model.init.clone()),
+        };
+        let all = json!({
+            "version": VERSION, "world": [WORLD.to_string(), job.world.clone(), job.seed.to_string()],
+            "config": toml::to_string(&config)?, "init": init, "train_seed": row.train_seed, "export": job.export,
+        });
+        let digest = Sha256::digest(all.to_string().as_bytes());
+        Ok(digest.iter().take(8).map(|b| format!("{b:02x}")).collect())
+    }
+
+    fn result(&self, job: &Job) -> Result<PathBuf> {
+        let name = format!("{}.json", Self::key(job)?);
+        Ok(self.folder.join("results").join(name))
+    }
+
+    /// Whether its result is there.
+    pub fn knows(&self, job: &Job) -> bool {
+        self.result(job).is_ok_and(|path| path.is_file())
+    }
+
+    /// The result, if it is there.
+    ///
+    /// # Errors
+    /// If the file cannot be read.
+    pub fn get(&self, job: &Job) -> Result<Option<Outcome>> {
+        let path = self.result(job)?;
+        if !path.is_file() {
+            return Ok(None);
+        }
+        let text = fs::read_to_string(&path).with_context(|| path.display().to_string())?;
+        let outcome = serde_json::from_str(&text).with_context(|| path.display().to_string())?;
+        Ok(Some(outcome))
+    }
+
+    /// Trains, or goes on with a training that was interrupted; keeps the result.
+    ///
+    /// # Errors
+    /// If a program fails.
+    pub fn run(&mut self, job: &Job) -> Result<Outcome> {
+        if let Some(known) = self.get(job)? {
+            return Ok(known);
+        }
+        let run = self.folder.join("runs").join(Self::key(job)?);
+        let out = run.display().to_string();
+        let data = format!("market1501:{}", self.world(job)?);
+        let row = &job.row;
+        let mut arguments = vec![
+            "fit",
+            "--method",
+            &row.method,
+            "--data",
+            &data,
+            "--out",
+            &out,
+        ];
+        let resumed = run.join("config.toml").is_file();
+        let seed = format!("seed={}", row.train_seed);
+        let init = match &job.init {
+            Some(start) => {
+                self.run(start)?;
+                let model = self.folder.join("runs").join(Self::key(start)?);
+                Some(model.join("model.safetensors").display().to_string())
+            }
+            None => row.init.clone(),
+        };
+        if resumed {
+            arguments.push("--resume");
+        } else {
+            // What died before it wrote its configuration starts over.
+            let _ = fs::remove_dir_all(&run);
+            arguments.extend(["--preset", &row.preset]);
+            for set in row.set.iter().chain([&seed]) {
+                arguments.extend(["--set", set]);
+            }
+        }
+        if let Some(init) = &init {
+            arguments.extend(["--init", init]);
+        }
+        let before = children_cpu_seconds()?;
+        let last = programs::json("reid-train", &arguments)?;
+        let minutes = (children_cpu_seconds()? - before) / 60.0;
+        let metrics = run.join("metrics.jsonl");
+        let text = fs::read_to_string(&metrics).with_context(|| metrics.display().to_string())?;
+        let rows = text.lines().map(serde_json::from_str::<Value>);
+        let rows: Vec<Value> = rows.collect::<Result<_, _>>()?;
+        let scores = rows.iter().filter(|r| r["map"].is_number()).map(score);
+        let scores: Vec<Score> = scores.collect::<Result<_>>()?;
+        let (Some(start), Some(best)) = (
+            scores.first().copied(),
+            scores[1..]
+                .iter()
+                .copied()
+                .max_by(|a, b| a.map.total_cmp(&b.map)),
+        ) else {
+            bail!("{}: no scores", metrics.display())
+        };
+        let mut labels = last["pseudo_labels"].clone();
+        labels["clusters"] = last["clusters"].clone();
+        labels["outliers"] = last["outliers"].clone();
+        let outcome = Outcome {
+            title: job.title(),
+            start,
+            best,
+            last: score(&last)?,
+            labels,
+            cpu_minutes: (!resumed).then_some(minutes),
+            onnx: job.export.then(|| self.export(&run, &data)).transpose()?,
+        };
+        let text = serde_json::to_string_pretty(&outcome)?;
+        write_atomic(&self.result(job)?, text.as_bytes())?;
+        // The network stays, others may start from it; what resuming needs does not.
+        let _ = fs::remove_dir_all(run.join("state"));
+        Ok(outcome)
+    }
+
+    /// Exports, verifies in every engine of this machine, evaluates the file.
+    fn export(&self, run: &Path, data: &str) -> Result<Onnx> {
+        let (run, file) = (
+            run.display().to_string(),
+            run.join("model.onnx").display().to_string(),
+        );
+        programs::json("reid-export", &["onnx", "--run", &run, "--out", &file])?;
+        let verified = programs::json("reid-export", &["verify", &file])?;
+        let mut least = f64::INFINITY;
+        cosines(&verified, &mut least);
+        let map = |what: [&str; 2]| -> Result<f64> {
+            let arguments = ["eval", what[0], what[1], "--data", data];
+            let result = programs::json("reid-train", &arguments)?;
+            find_map(&result).with_context(|| format!("no mAP in {result}"))
+        };
+        Ok(Onnx {
+            cosine: least,
+            map: map(["--onnx", &file])?,
+            trainer_map: map(["--run", &run])?,
+        })
+    }
+
+    /// The world of a job.
+    fn world(&self, job: &Job) -> Result<String> {
+        let name = format!("{}-{}", job.world, job.seed);
+        let path = self.folder.join("worlds").join(name);
+        let out = path.display().to_string();
+        if !path.exists() {
+            let half = format!("{out}.part");
+            let _ = fs::remove_dir_all(&half);
+            let seed = job.seed.to_string();
+            let arguments = [
+                "crops", "--out", &half, "--preset", &job.world, "--seed", &seed,
+            ];
+            programs::json("reid-world", &arguments)?;
+            fs::rename(&half, &path).with_context(|| out.clone())?;
+        }
+        Ok(out)
+    }
+}
+
+fn score(row: &Value) -> Result<Score> {
+    Ok(Score {
+        rank1: number(row, "rank1")?,
+        map: number(row, "map")?,
+    })
+}
+
+/// The least of all numbers whose name speaks of the worst cosine.
+fn cosines(value: &Value, least: &mut f64) {
+    match value {
+        Value::Object(fields) => {
+            for (name, field) in fields {
+                match field.as_f64() {
+                    Some(cosine) if name.contains("cosine") => *least = least.min(cosine),
+                    _ => cosines(field, least),
+                }
+            }
+        }
+        Value::Array(all) => all.iter().for_each(|one| cosines(one, least)),
+        _ => {}
+    }
+}
+
+/// The first mAP in an answer of `reid-train eval`.
+fn find_map(value: &Value) -> Option<f64> {
+    match value {
+        Value::Object(fields) => fields
+            .get("map")
+            .and_then(Value::as_f64)
+            .or_else(|| fields.values().find_map(find_map)),
+        Value::Array(all) => all.iter().find_map(find_map),
+        _ => None,
+    }
+}

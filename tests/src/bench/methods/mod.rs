@@ -1,0 +1,51 @@
+//! `./reid bench methods`: every method on simulated worlds, the ablations of the texts, and whether what the texts claim holds.
+//!
+//! [`plan`] reads what is to be run and what is claimed from `tests/bench/methods.toml`; [`cache`] runs it, each training once,
+//! whatever else is asked for, and goes on where it was interrupted; [`tables`] prints it.
+
+mod cache;
+mod plan;
+mod tables;
+
+use std::path::PathBuf;
+
+use anyhow::Result;
+
+use cache::Cache;
+pub use plan::Part;
+use plan::Plan;
+
+/// One bench at work.
+pub struct MethodBench {
+    /// Folder for worlds, runs and results.
+    pub folder: PathBuf,
+    /// Seeds of the worlds; the first is the one of rows with a single seed.
+    pub seeds: Vec<u64>,
+    /// What to run.
+    pub parts: Vec<Part>,
+    /// Only print what is known already.
+    pub known: bool,
+}
+
+impl MethodBench {
+    /// Runs what is missing, then prints all tables.
+    ///
+    /// # Errors
+    /// If a program fails.
+    pub fn run(&self) -> Result<()> {
+        let plan = Plan::read(&self.seeds, &self.parts)?;
+        let mut cache = Cache::open(&self.folder)?;
+        let jobs: Vec<_> = plan.jobs().collect();
+        let missing = jobs.iter().filter(|j| !cache.knows(j)).count();
+        eprintln!("{} trainings, {missing} of them to be done", jobs.len());
+        if !self.known {
+            for (i, job) in jobs.iter().enumerate() {
+                if !cache.knows(job) {
+                    eprintln!("{}/{}: {}", i + 1, jobs.len(), job.title());
+                    cache.run(job)?;
+                }
+            }
+        }
+        tables::print(&plan, &cache)
+    }
+}
