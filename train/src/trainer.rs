@@ -240,6 +240,7 @@ impl Trainer {
         let strategy = match self.method.sampling() {
             Sampling::Identity => Strategy::RandomIdentity,
             Sampling::OtherCameras => Strategy::RandomMultipleGallery,
+            Sampling::SinglesOnce => Strategy::SinglesOnce,
             Sampling::MoreCameras => Strategy::MoreCamera,
         };
         let cameras: Vec<u32> = self.store.samples().iter().map(|s| s.camera).collect();

@@ -17,6 +17,9 @@ pub enum Strategy {
     /// A random anchor, then K - 1 of *other* cameras than the anchor's where there are any, else of the same (MMT, SpCL,
     /// Cluster-Contrast, ABMT). With repetition if fewer than K are to choose from.
     RandomMultipleGallery,
+    /// As [`RandomMultipleGallery`](Strategy::RandomMultipleGallery), but identities of a single picture come without repetition, so
+    /// that a batch of P K pictures holds more of them (SpCL, where they are many).
+    SinglesOnce,
     /// One of each camera first (K cameras at random if there are more), then filled up at random (ICE).
     MoreCamera,
 }
@@ -88,6 +91,9 @@ impl PkSampler {
         let mut deck: Vec<usize> = Vec::new();
         (0..iterations)
             .map(|_| {
+                if self.strategy == Strategy::SinglesOnce {
+                    return self.filled(&mut deck, &mut rng);
+                }
                 if deck.len() < self.identities {
                     deck = (0..self.groups.len()).collect();
                     deck.shuffle(&mut rng);
@@ -102,6 +108,24 @@ impl PkSampler {
             .collect()
     }
 
+    /// A batch of P K pictures, however many identities that takes; the last one may be cut short.
+    fn filled(&self, deck: &mut Vec<usize>, rng: &mut ChaCha8Rng) -> Vec<usize> {
+        let mut batch = Vec::with_capacity(self.batch_len() + self.instances);
+        while batch.len() < self.batch_len() {
+            if deck.is_empty() {
+                *deck = (0..self.groups.len()).collect();
+                deck.shuffle(rng);
+            }
+            match deck.pop().map(|i| &self.groups[i]) {
+                Some(group) if group.len() == 1 => batch.push(group[0].0),
+                Some(group) => self.draw(group, rng, &mut batch),
+                None => break,
+            }
+        }
+        batch.truncate(self.batch_len());
+        batch
+    }
+
     /// K pictures of one identity.
     fn draw(&self, group: &[(usize, u32)], rng: &mut ChaCha8Rng, batch: &mut Vec<usize>) {
         let k = self.instances;
@@ -110,7 +134,7 @@ impl PkSampler {
                 let all: Vec<usize> = group.iter().map(|(index, _)| *index).collect();
                 take(&all, k, k, rng, batch);
             }
-            Strategy::RandomMultipleGallery => {
+            Strategy::RandomMultipleGallery | Strategy::SinglesOnce => {
                 let (anchor, camera) = group[rng.random_range(0..group.len())];
                 batch.push(anchor);
                 let mut others: Vec<usize> = group
@@ -268,6 +292,26 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn single_pictures_come_once_and_batches_are_full() {
+        let (mut labels, mut cameras) = pictures();
+        for single in 12..40 {
+            labels.push(Some(single));
+            cameras.push(2);
+        }
+        let sampler = PkSampler::new(Strategy::SinglesOnce, 5, 4, &labels, &cameras, 5).unwrap();
+        let mut seen = BTreeSet::new();
+        for batch in sampler.epoch(1, 30) {
+            assert_eq!(batch.len(), 20);
+            let singles: Vec<_> = batch.iter().filter(|i| labels[**i] >= Some(12)).collect();
+            let different: BTreeSet<_> = singles.iter().collect();
+            // A deck may end within a batch, and the next begin with the same picture.
+            assert!(singles.len() <= different.len() + 1);
+            seen.extend(batch.iter().map(|i| labels[*i]));
+        }
+        assert_eq!(seen.len(), 40);
     }
 
     #[test]

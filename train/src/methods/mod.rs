@@ -46,6 +46,8 @@ pub enum Sampling {
     Identity,
     /// A random picture, then pictures of other cameras than its own (MMT, SpCL, Cluster-Contrast, ABMT).
     OtherCameras,
+    /// As [`OtherCameras`](Sampling::OtherCameras); a label of one picture comes without repetition (SpCL).
+    SinglesOnce,
     /// One picture of each camera first (ICE's sampler).
     MoreCameras,
 }

@@ -112,7 +112,7 @@ impl Method for Spcl {
     }
 
     fn sampling(&self) -> Sampling {
-        Sampling::OtherCameras
+        Sampling::SinglesOnce
     }
 
     fn groups(&self) -> Vec<Group> {

@@ -1,0 +1,205 @@
+//! Every method by the programs a user calls: trains, goes on after an interruption as if there had been none, exports, and the
+//! file says what the run says.
+#![allow(clippy::unwrap_used)]
+
+use std::fs;
+use std::path::PathBuf;
+use std::sync::OnceLock;
+
+use reid_tests::programs::{json, run};
+use serde_json::Value;
+
+/// A small world, made once.
+fn world() -> &'static str {
+    static WORLD: OnceLock<(tempfile::TempDir, String)> = OnceLock::new();
+    let (_, data) = WORLD.get_or_init(|| {
+        let dir = tempfile::tempdir().unwrap();
+        let crops = dir.path().join("crops").display().to_string();
+        let size = ["--ids", "40", "--cameras", "3", "--seed", "5"];
+        let arguments = [&["crops", "--out", &crops][..], &size].concat();
+        json("reid-world", &arguments).unwrap();
+        let data = format!("market1501:{crops}");
+        (dir, data)
+    });
+    data
+}
+
+struct Bench {
+    dir: tempfile::TempDir,
+    method: &'static str,
+    preset: &'static str,
+}
+
+impl Bench {
+    fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    fn fit(&self, out: &str, epochs: usize, more: &[&str]) -> Value {
+        let out = self.path(out).display().to_string();
+        let epochs = format!("train.epochs={epochs}");
+        let mut arguments = vec![
+            "fit",
+            "--method",
+            self.method,
+            "--preset",
+            self.preset,
+            "--data",
+            world(),
+            "--out",
+            &out,
+        ];
+        // A radius that finds clusters among 20 identities.
+        for set in [
+            "train.iterations=4",
+            "train.evaluate_every=0",
+            "cluster.rho=0",
+            "cluster.eps=0.6",
+            &epochs,
+        ] {
+            arguments.extend(["--set", set]);
+        }
+        arguments.extend(more);
+        json("reid-train", &arguments).unwrap()
+    }
+}
+
+fn whole_life(method: &'static str, preset: &'static str) {
+    let bench = Bench {
+        dir: tempfile::tempdir().unwrap(),
+        method,
+        preset,
+    };
+    let last = bench.fit("whole", 2, &[]);
+    assert!(last["map"].as_f64().unwrap() > 0.0, "{last}");
+    assert!(last["clusters"].as_u64().unwrap() >= 2, "{last}");
+    let terms = last["loss"].as_object().unwrap();
+    assert!(!terms.is_empty(), "{last}");
+
+    // One epoch, then the second: the same bits as both in one go.
+    bench.fit("halves", 1, &[]);
+    let config = bench.path("halves/config.toml");
+    let text = fs::read_to_string(&config).unwrap();
+    let longer = text.replace("epochs = 1\n", "epochs = 2\n");
+    assert_ne!(text, longer);
+    fs::write(&config, longer).unwrap();
+    for file in ["model.safetensors", "card.json", "probe.safetensors"] {
+        fs::remove_file(bench.path("halves").join(file)).unwrap();
+    }
+    let out = bench.path("halves").display().to_string();
+    let arguments = [
+        "fit",
+        "--method",
+        method,
+        "--data",
+        world(),
+        "--out",
+        &out,
+        "--resume",
+    ];
+    json("reid-train", &arguments).unwrap();
+    let model = |run: &str| fs::read(bench.path(run).join("model.safetensors")).unwrap();
+    assert!(
+        model("whole") == model("halves"),
+        "{preset}: a resumed run ends elsewhere"
+    );
+
+    // What is trained is what is exported.
+    let (folder, onnx) = (
+        bench.path("whole").display().to_string(),
+        bench.path("model.onnx").display().to_string(),
+    );
+    json("reid-export", &["onnx", "--run", &folder, "--out", &onnx]).unwrap();
+    for backend in ["tract", "onnxruntime"] {
+        let verified = json("reid-export", &["verify", &onnx, "--backend", backend]).unwrap();
+        let least = verified["min_cosine"].as_f64().unwrap();
+        assert!(least >= 0.9999, "{preset} in {backend}: {verified}");
+    }
+    let map = |what: &str, of: &str| {
+        let result = json("reid-train", &["eval", what, of, "--data", world()]).unwrap();
+        result["map"].as_f64().unwrap()
+    };
+    let (by_run, by_file) = (map("--run", &folder), map("--onnx", &onnx));
+    assert!(
+        (by_run - by_file).abs() < 1e-3,
+        "{preset}: {by_run} and {by_file}"
+    );
+}
+
+macro_rules! lives {
+    ($($name:ident: $method:literal, $preset:literal;)*) => {
+        $(#[test]
+        fn $name() {
+            whole_life($method, $preset);
+        })*
+
+        #[test]
+        fn no_method_is_forgotten() {
+            let known = json("reid-train", &["methods"]).unwrap();
+            let tested = [$($preset),*];
+            let presets = known["methods"].as_array().unwrap().iter();
+            for preset in presets.flat_map(|m| m["presets"].as_array().unwrap()) {
+                let preset = preset.as_str().unwrap();
+                assert!(!preset.ends_with("_small") || tested.contains(&preset), "{preset}");
+            }
+        }
+    };
+}
+
+lives! {
+    abmt: "abmt", "abmt_small";
+    canu_mmt: "mmt", "canu_mmt_small";
+    canu_ssg: "ssg", "canu_ssg_small";
+    cluster_contrast: "cluster_contrast", "cluster_contrast_small";
+    ice: "ice", "ice_small";
+    ice_aware: "ice", "ice_aware_small";
+    mmt: "mmt", "mmt_small";
+    scr: "scr", "scr_small";
+    spcl: "spcl", "spcl_small";
+    ssg: "ssg", "ssg_small";
+    supervised: "supervised", "supervised_small";
+}
+
+#[test]
+fn pictures_without_cameras_name_the_way_without_them() {
+    let dir = tempfile::tempdir().unwrap();
+    let crops = world().strip_prefix("market1501:").unwrap();
+    let folder = dir.path().join("train");
+    fs::create_dir(&folder).unwrap();
+    let pictures = fs::read_dir(format!("{crops}/bounding_box_train")).unwrap();
+    for (i, entry) in pictures.take(60).enumerate() {
+        fs::copy(entry.unwrap().path(), folder.join(format!("{i}.png"))).unwrap();
+    }
+    let data = format!("folder:{}", folder.display());
+    for (method, preset, remedy) in [
+        ("ice", "ice_aware_small", "loss.cross_weight=0"),
+        ("mmt", "canu_mmt_small", "adversary.condition=off"),
+        ("ssg", "canu_ssg_small", "adversary.condition=off"),
+    ] {
+        let out = dir.path().join(preset).display().to_string();
+        let arguments = [
+            "fit",
+            "--method",
+            method,
+            "--preset",
+            preset,
+            "--data",
+            &data,
+            "--out",
+            &out,
+            "--set",
+            "cluster.rho=0",
+            "--set",
+            "cluster.eps=0.9",
+            "--set",
+            "cluster.min_samples=2",
+        ];
+        let finished = run("reid-train", &arguments).unwrap();
+        assert_eq!(finished.code, 2, "{preset}: {}", finished.stderr);
+        assert!(
+            finished.stderr.contains(remedy),
+            "{preset}: {}",
+            finished.stderr
+        );
+    }
+}
