@@ -21,5 +21,7 @@ mod scr;
 mod spcl;
 #[path = "golden_methods/ssg.rs"]
 mod ssg;
+#[path = "golden_methods/temporal.rs"]
+mod temporal;
 #[path = "golden_methods/triplet.rs"]
 mod triplet;

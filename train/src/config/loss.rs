@@ -167,6 +167,9 @@ pub struct MemoryConfig {
     pub temperature: f64,
     /// Weight of the old vector in its moving average.
     pub momentum: f64,
+    /// SpCL: make the memory anew from the network's features before every epoch, instead of carrying it on as the public code
+    /// does: for short epochs, in which a picture comes less than once or twice.
+    pub refresh: bool,
     /// Cluster-Contrast: which features move a cluster: "each", "hardest" or (experimental) "camera_aware".
     pub update: MemoryUpdate,
 }
@@ -176,6 +179,7 @@ impl Default for MemoryConfig {
         MemoryConfig {
             temperature: 0.05,
             momentum: 0.1,
+            refresh: false,
             update: MemoryUpdate::Each,
         }
     }

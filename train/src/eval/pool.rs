@@ -2,12 +2,15 @@
 
 use std::collections::BTreeMap;
 
+use rand::SeedableRng;
+use rand_chacha::ChaCha8Rng;
 use rayon::prelude::*;
 use reid_models::distance;
 
 use super::error::EvalError;
 use super::labels::{Embeddings, Labels, check_rows};
 use super::npz::FeatureSet;
+use super::temporal;
 
 /// How several features become one.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
@@ -17,32 +20,31 @@ pub enum Pooling {
     Mean,
     /// The largest value in every dimension.
     Max,
+    /// The mean of 15 evenly spaced pictures (tracklets only).
+    Even,
+    /// 15 evenly spaced pictures in three parts, the parts' means side by side: temporal partition pooling (tracklets only).
+    EvenParts,
+    /// As even, of 15 random pictures.
+    Random,
+    /// As even-parts, of 15 random pictures.
+    RandomParts,
 }
 
 impl Pooling {
-    /// One feature of length 1 per group of rows of `features` (row-major, `width` columns); a zero vector stays zero.
+    /// One feature of length 1 per group of rows of `features` (row-major, `width` columns); a zero vector stays zero. A result
+    /// has [`Pooling::width`] columns.
     ///
     /// # Panics
-    /// If a group names a row that isn't there.
+    /// If a group is empty or names a row that isn't there.
     pub fn pool(self, features: &[f32], width: usize, groups: &[Vec<usize>]) -> Vec<f32> {
-        let mut out = vec![0.0; groups.len() * width];
-        out.par_chunks_exact_mut(width)
+        let wide = self.width(width);
+        let mut out = vec![0.0; groups.len() * wide];
+        out.par_chunks_exact_mut(wide)
             .zip(groups)
-            .for_each(|(out, group)| {
-                let mut pooled = match self {
-                    Pooling::Mean => vec![0.0; width],
-                    Pooling::Max => vec![f64::NEG_INFINITY; width],
-                };
-                for row in group {
-                    let row = &features[row * width..][..width];
-                    for (sum, value) in pooled.iter_mut().zip(row) {
-                        let value = f64::from(*value);
-                        match self {
-                            Pooling::Mean => *sum += value / group.len() as f64,
-                            Pooling::Max => *sum = sum.max(value),
-                        }
-                    }
-                }
+            .enumerate()
+            .for_each(|(number, (out, group))| {
+                let row = |i: usize| &features[group[i] * width..][..width];
+                let pooled = self.of(group.len(), row, number as u64);
                 let length = pooled.iter().map(|v| v * v).sum::<f64>().sqrt();
                 let scale = if length > 0.0 { 1.0 / length } else { 0.0 };
                 for (out, value) in out.iter_mut().zip(pooled) {
@@ -50,6 +52,47 @@ impl Pooling {
                 }
             });
         out
+    }
+
+    /// Columns of a result for features of `width`.
+    pub fn width(self, width: usize) -> usize {
+        match self {
+            Pooling::EvenParts | Pooling::RandomParts => temporal::PARTS * width,
+            _ => width,
+        }
+    }
+
+    /// Whether it asks in which order pictures were taken.
+    fn is_of_time(self) -> bool {
+        !matches!(self, Pooling::Mean | Pooling::Max)
+    }
+
+    fn of<'a>(self, count: usize, row: impl Fn(usize) -> &'a [f32], number: u64) -> Vec<f64> {
+        let frames = temporal::FRAMES;
+        let chosen = match self {
+            Pooling::Mean | Pooling::Max => (0..count).collect(),
+            Pooling::Even | Pooling::EvenParts => temporal::even(count, frames),
+            Pooling::Random | Pooling::RandomParts => {
+                let mut rng = ChaCha8Rng::seed_from_u64(number);
+                temporal::random(count, frames, &mut rng)
+            }
+        };
+        let rows: Vec<&[f32]> = chosen.into_iter().map(row).collect();
+        match self {
+            Pooling::Max => {
+                let mut most = vec![f64::NEG_INFINITY; rows.first().map_or(0, |r| r.len())];
+                for row in rows {
+                    for (m, x) in most.iter_mut().zip(row) {
+                        *m = m.max(f64::from(*x));
+                    }
+                }
+                most
+            }
+            Pooling::EvenParts | Pooling::RandomParts => {
+                temporal::part_means(&rows, temporal::PARTS)
+            }
+            _ => temporal::mean(&rows),
+        }
     }
 }
 
@@ -65,6 +108,12 @@ pub fn multi_query(
     query: &Labels,
     pooling: Pooling,
 ) -> Result<Vec<f32>, EvalError> {
+    if pooling.is_of_time() {
+        return Err(EvalError::Pool {
+            what: "queries of several boxes".into(),
+            reason: "boxes have no order in time: pool them by mean or max".into(),
+        });
+    }
     check_finite(boxes, "boxes")?;
     let mut unit = boxes.features.to_vec();
     let bad = unit
@@ -148,7 +197,7 @@ pub fn tracklets(
     let first = |values: &[i64]| groups.iter().map(|g| values[g[0]]).collect();
     Ok(FeatureSet {
         features: pooling.pool(frames.features, frames.width, &groups),
-        width: frames.width,
+        width: pooling.width(frames.width),
         pids: first(pids),
         cameras: first(cameras),
     })
@@ -189,6 +238,22 @@ mod tests {
         let set = tracklets(&frames(&[5, 5, 6], &[1, 1, 2]), &[9, 9, 2], Pooling::Max).unwrap();
         assert_eq!((set.pids, set.cameras), (vec![6, 5], vec![2, 1]));
         assert_eq!(set.features, [1.0, 0.0, 0.6, 0.8]);
+    }
+
+    #[test]
+    fn parts_are_three_times_as_wide_and_boxes_have_none() {
+        let pids = [5, 5, 5];
+        let set = tracklets(&frames(&pids, &[1; 3]), &[9; 3], Pooling::EvenParts).unwrap();
+        assert_eq!((set.width, set.features.len()), (6, 6));
+        let length: f32 = set.features.iter().map(|x| x * x).sum();
+        assert!((length - 1.0).abs() < 1e-6);
+        let boxes = frames(&pids, &[1; 3]);
+        let query = Labels {
+            pids: &[5],
+            cameras: &[1],
+        };
+        let err = multi_query(&boxes, &query, Pooling::Even).unwrap_err();
+        assert!(err.to_string().contains("no order"), "{err}");
     }
 
     #[test]

@@ -4,7 +4,8 @@
 //! is the mean similarity to its members: `L = -log softmax(f . mean_c / tau)[y]`; after the step
 //! `M_i <- L2(m M_i + (1 - m) f_i)` (methods.md 7.2). Before every epoch the memory itself is clustered three times, with a
 //! radius, a smaller and a larger one: a cluster that changes much between them is not believed, and its pictures become
-//! classes of their own (see [`reliability`](super::reliability)).
+//! classes of their own (see [`reliability`](super::reliability)). With `memory.refresh` the memory begins every epoch anew from the
+//! network's features.
 
 use anyhow::{Context, Result, bail};
 use candle_core::{Device, Tensor};
@@ -120,7 +121,7 @@ impl Method for Spcl {
     }
 
     fn relabel(&mut self, _epoch: usize, extract: &mut dyn Extract) -> Result<PseudoLabels> {
-        if self.memory.is_none() {
+        if self.memory.is_none() || self.config.refresh {
             let features = extract.features(&self.net)?;
             self.remember(features);
         }
