@@ -203,3 +203,92 @@ fn pictures_without_cameras_name_the_way_without_them() {
         );
     }
 }
+
+#[test]
+fn tracklets_are_pooled_in_time() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = |name: &str| dir.path().join(name).display().to_string();
+    let tracks = path("tracks");
+    let size = [
+        "--ids",
+        "24",
+        "--cameras",
+        "3",
+        "--frames",
+        "8",
+        "--seed",
+        "5",
+    ];
+    let made = json(
+        "reid-world",
+        &[&["tracklets", "--out", &tracks][..], &size].concat(),
+    )
+    .unwrap();
+    let data = format!("mars:{tracks}");
+    let described = json("reid-train", &["data", &data]).unwrap().to_string();
+    for part in ["train", "query", "gallery"] {
+        assert!(
+            described.contains(&made[part].to_string()),
+            "{part}: {described}"
+        );
+    }
+    let run_folder = path("run");
+    let mut arguments = vec![
+        "fit",
+        "--method",
+        "scr",
+        "--preset",
+        "scr_small",
+        "--data",
+        &data,
+        "--out",
+        &run_folder,
+    ];
+    for set in [
+        "train.epochs=1",
+        "train.iterations=4",
+        "train.evaluate_every=0",
+    ] {
+        arguments.extend(["--set", set]);
+    }
+    json("reid-train", &arguments).unwrap();
+    for pool in [
+        "mean",
+        "max",
+        "even",
+        "even-parts",
+        "random",
+        "random-parts",
+    ] {
+        let arguments = [
+            "eval",
+            "--run",
+            &run_folder,
+            "--data",
+            &data,
+            "--pool",
+            pool,
+        ];
+        let result = json("reid-train", &arguments).unwrap();
+        assert!(result["map"].as_f64().unwrap() > 0.0, "{pool}: {result}");
+    }
+    // Pictures without an order cannot be pooled by it.
+    let arguments = [
+        "eval",
+        "--run",
+        &run_folder,
+        "--data",
+        world(),
+        "--protocol",
+        "multi-query",
+        "--pool",
+        "even",
+    ];
+    let finished = run("reid-train", &arguments).unwrap();
+    assert_ne!(finished.code, 0);
+    assert!(
+        finished.stderr.contains("multi-query") || finished.stderr.contains("order"),
+        "{}",
+        finished.stderr
+    );
+}

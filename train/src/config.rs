@@ -77,6 +77,9 @@ pub struct ModelConfig {
     /// What `--init` is when it is not given: "imagenet" asks for a file, "random" needs none.
     #[serde(default = "imagenet")]
     pub init: String,
+    /// MMT: where the second student starts; as the first one if empty.
+    #[serde(default)]
+    pub init2: String,
     /// Architecture.
     #[serde(default)]
     pub backbone: reid_models::backbones::Backbone,

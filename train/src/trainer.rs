@@ -1,5 +1,6 @@
 //! The loop around a [`Method`]: epochs, optimisers, evaluation, logs, checkpoints, resume.
 
+mod collapse;
 mod iterations;
 
 use std::sync::Arc;
@@ -9,6 +10,8 @@ use anyhow::{Context, Result};
 use rand::seq::SliceRandom;
 use reid_models::card::InputSpec;
 use serde_json::{Value, json};
+
+use collapse::Collapse;
 
 use crate::capacity;
 use crate::clustering::agreement::{agreement, camera_information, lost_identities};
@@ -222,15 +225,10 @@ impl Trainer {
         };
         let pseudo = self.method.relabel(epoch, &mut extractor)?;
         let relabel_seconds = started.elapsed().as_secs_f64();
-        if pseudo.clusters < 2 {
-            return Err(usage(format!(
-                "the {} pictures fell into {} cluster(s) and {} outliers, at least 2 clusters are needed: raise \
-                 cluster.eps (now {}) if nearly all are outliers, lower it if nearly all are one cluster",
-                pseudo.labels.len(),
-                pseudo.clusters,
-                pseudo.outliers(),
-                self.config.cluster.eps
-            )));
+        match collapse::look(&pseudo, &self.config.cluster) {
+            Some(Collapse::Fatal(what)) => return Err(usage(what)),
+            Some(Collapse::Likely(what)) => tracing::warn!("epoch {}: {what}", epoch + 1),
+            None => {}
         }
         let decay = self.config.train.weight_decay;
         self.optimisers.prepare(self.method.groups(), decay)?;

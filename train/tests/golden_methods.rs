@@ -7,6 +7,8 @@
 
 #[path = "golden_methods/abmt.rs"]
 mod abmt;
+#[path = "golden_methods/canu.rs"]
+mod canu;
 #[path = "golden_methods/cluster_contrast.rs"]
 mod cluster_contrast;
 #[path = "golden_methods/harness.rs"]

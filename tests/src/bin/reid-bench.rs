@@ -44,9 +44,15 @@ enum Command {
         /// Seeds of the worlds; rows with one seed take the first.
         #[arg(long, value_delimiter = ',', default_values_t = [41, 42, 43])]
         seeds: Vec<u64>,
+        /// Folder of results: one file for each training, which is not done again.
+        #[arg(long, default_value = "tests/bench/results")]
+        results: PathBuf,
         /// Train nothing, print what is known.
         #[arg(long)]
         known: bool,
+        /// Begin no training after so many minutes.
+        #[arg(long)]
+        minutes: Option<f64>,
     },
     /// The edge runtime beside OpenCV, onnxruntime and BoxMOT, in one run; IDF1 across cameras of simulated worlds
     Edge {
@@ -111,12 +117,16 @@ fn main() -> ExitCode {
         Command::Methods {
             parts,
             seeds,
+            results,
             known,
+            minutes,
         } => MethodBench {
             folder: cli.out.clone(),
+            results,
             seeds,
             parts,
             known,
+            minutes,
         }
         .run(),
         Command::Edge {

@@ -203,7 +203,7 @@ pub struct Plan {
     pub jobs: Vec<Job>,
 }
 
-fn person_of(domain: Domain, seed: u64, twin: Option<u64>) -> Person {
+pub(crate) fn person_of(domain: Domain, seed: u64, twin: Option<u64>) -> Person {
     let person = Person::sample(domain, seed);
     match twin {
         Some(twin) => person.twin(domain, twin),
@@ -457,7 +457,7 @@ pub fn make(config: &CropsConfig, out: &Path, progress: &(dyn Fn() + Sync)) -> R
     Ok(report)
 }
 
-fn write_jpeg(file: &Path, image: &image::RgbImage) -> Result<()> {
+pub(crate) fn write_jpeg(file: &Path, image: &image::RgbImage) -> Result<()> {
     let mut bytes = Vec::with_capacity(16 << 10);
     JpegEncoder::new_with_quality(&mut bytes, JPEG_QUALITY)
         .encode_image(image)

@@ -8,6 +8,7 @@ use anyhow::{Context as _, Result};
 use clap::{Args, Parser, Subcommand};
 use indicatif::{ProgressBar, ProgressStyle};
 use reid_world::crops::{self, CropsConfig};
+use reid_world::tracklets::{self, TrackletsConfig};
 use reid_world::videos::{self, VideosConfig};
 use reid_world::{Domain, Usage, WORLD_VERSION, market, output, sheet, usage};
 use serde_json::json;
@@ -27,6 +28,8 @@ struct Cli {
 enum Command {
     /// Make a data set of crops in Market-1501 layout, with keypoints
     Crops(CropsArgs),
+    /// Make a data set of tracklets in the layout of MARS
+    Tracklets(TrackletsArgs),
     /// Make one H.264 file per camera, MOTChallenge truth and a configuration for reid-edge
     Videos(VideosArgs),
     /// Evaluate the colour histogram baseline on a data set in Market-1501 layout
@@ -84,6 +87,34 @@ struct CropsArgs {
     /// Mean number of pictures of an identity in a camera that sees it
     #[arg(long)]
     per_camera: Option<usize>,
+    /// Width x height of a crop
+    #[arg(long)]
+    size: Option<String>,
+    /// Seed of the world
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// street, mall or station
+    #[arg(long, default_value = "street")]
+    domain: String,
+    /// Print one JSON object
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Args)]
+struct TrackletsArgs {
+    /// Folder to make
+    #[arg(long)]
+    out: PathBuf,
+    /// Identities in all; half train, half test
+    #[arg(long)]
+    ids: Option<usize>,
+    /// Cameras, 2 to 9
+    #[arg(long)]
+    cameras: Option<usize>,
+    /// Most frames of a tracklet
+    #[arg(long)]
+    frames: Option<usize>,
     /// Width x height of a crop
     #[arg(long)]
     size: Option<String>,
@@ -188,6 +219,39 @@ fn make_crops(args: &CropsArgs) -> Result<()> {
     Ok(())
 }
 
+fn make_tracklets(args: &TrackletsArgs) -> Result<()> {
+    let mut config = TrackletsConfig::new(Domain::parse(&args.domain)?, args.seed);
+    config.ids = args.ids.unwrap_or(config.ids);
+    config.cameras = args.cameras.unwrap_or(config.cameras);
+    config.frames = args.frames.unwrap_or(config.frames);
+    if let Some(size) = &args.size {
+        config.size = parse_size(size)?;
+    }
+    config.check()?;
+    let planned = tracklets::plan(&config);
+    let total = planned.iter().flatten().map(|t| t.frames).sum();
+    let bar = progress(total, "pictures", args.json);
+    let report = tracklets::make(&config, &args.out, &|| bar.inc(1))?;
+    bar.finish_and_clear();
+    if args.json {
+        let object = json!({
+            "out": args.out, "version": WORLD_VERSION, "seed": args.seed, "domain": config.domain, "train": report.train,
+            "query": report.query, "gallery": report.gallery, "pictures": report.pictures,
+        });
+        println!("{object}");
+    } else {
+        println!(
+            "{}: {} train, {} query, {} gallery tracklets, {} pictures",
+            args.out.display(),
+            report.train,
+            report.query,
+            report.gallery,
+            report.pictures
+        );
+    }
+    Ok(())
+}
+
 fn make_videos(args: &VideosArgs) -> Result<()> {
     let domain = Domain::parse(&args.domain)?;
     let mut config = VideosConfig::preset(&args.preset, domain, args.seed)?;
@@ -228,6 +292,7 @@ fn make_videos(args: &VideosArgs) -> Result<()> {
 
 fn run(cli: Cli) -> Result<()> {
     match cli.command {
+        Command::Tracklets(args) => make_tracklets(&args),
         Command::Crops(args) => make_crops(&args),
         Command::Videos(args) => make_videos(&args),
         Command::Baseline { data, json } => {

@@ -28,6 +28,7 @@ use crate::clustering::PseudoLabels;
 use crate::config::{LossConfig, RunConfig};
 use crate::losses::{TripletMargin, cross_entropy, soft_identity, soft_triplet, triplet};
 use crate::nn::{Mode, Net, ops};
+use crate::start::starting_weights;
 
 /// Names of the networks in a checkpoint.
 const NAMES: [[&str; 2]; 2] = [["student1", "teacher1"], ["student2", "teacher2"]];
@@ -46,8 +47,8 @@ pub struct Mmt {
     game: CameraGame,
 }
 
-/// Builds the method. With a start both students begin with it; a file that has `student2` parameters isn't known, so that
-/// they differ by their views alone. Without one they are drawn from two seeds.
+/// Builds the method. The second pair starts with `model.init2`, or else as the first: then the two differ by what they see
+/// alone. The text trains two starts from two seeds.
 ///
 /// # Errors
 /// If the weights or the settings don't fit.
@@ -57,8 +58,13 @@ pub fn build(
     graph: Graph,
     init: Option<&Weights>,
 ) -> Result<(Box<dyn Method>, LoadReport)> {
+    let own = match config.model.init2.as_str() {
+        "" => None,
+        name => starting_weights(name)?,
+    };
+    let second = own.as_ref().or(init);
     let (one, report) = Pair::new(config, config.seed, device, graph.clone(), init)?;
-    let (two, _) = Pair::new(config, config.seed.wrapping_add(1), device, graph, init)?;
+    let (two, _) = Pair::new(config, config.seed.wrapping_add(1), device, graph, second)?;
     Ok((Box::new(Mmt::new(config, [one, two])?), report))
 }
 

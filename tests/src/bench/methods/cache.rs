@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 use reid_models::files::write_atomic;
+use reid_train::config::PRESETS;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
@@ -57,9 +58,10 @@ pub struct Onnx {
     pub trainer_map: f64,
 }
 
-/// A folder of worlds, runs and results.
+/// Folders of worlds and runs, and of results.
 pub struct Cache {
     folder: PathBuf,
+    results: PathBuf,
 }
 
 impl Cache {
@@ -67,40 +69,43 @@ impl Cache {
     ///
     /// # Errors
     /// If a folder cannot be made.
-    pub fn open(folder: &Path) -> Result<Self> {
-        for part in ["results", "runs", "worlds"] {
-            let path = folder.join(part);
+    pub fn open(folder: &Path, results: &Path) -> Result<Self> {
+        for path in [folder.join("runs"), folder.join("worlds"), results.into()] {
             fs::create_dir_all(&path).with_context(|| path.display().to_string())?;
         }
         Ok(Cache {
             folder: folder.to_path_buf(),
+            results: results.to_path_buf(),
         })
     }
 
-    /// Everything that a job depends on.
+    /// Everything that a job depends on: what its preset and its changes say, not what the defaults are. Those belong to
+    /// [`VERSION`].
     fn key(job: &Job) -> Result<String> {
         let row = &job.row;
-        let config = reid_train::config::load(&row.method, Some(&row.preset), None, &row.set)?;
+        let preset = PRESETS.iter().find(|(name, _)| *name == row.preset);
+        let (_, preset) = preset.with_context(|| format!("there is no preset {}", row.preset))?;
+        let preset: toml::Table = preset.parse()?;
         let init = match &job.init {
             Some(start) => Self::key(start)?,
-            None => row.init.clone().unwrap_or(config.model.init.clone()),
+            None => row.init.clone().unwrap_or_default(),
         };
         let all = json!({
             "version": VERSION, "world": [WORLD.to_string(), job.world.clone(), job.seed.to_string()],
-            "config": toml::to_string(&config)?, "init": init, "train_seed": row.train_seed, "export": job.export,
+            "preset": preset, "set": row.set, "init": init, "train_seed": row.train_seed,
         });
         let digest = Sha256::digest(all.to_string().as_bytes());
         Ok(digest.iter().take(8).map(|b| format!("{b:02x}")).collect())
     }
 
     fn result(&self, job: &Job) -> Result<PathBuf> {
-        let name = format!("{}.json", Self::key(job)?);
-        Ok(self.folder.join("results").join(name))
+        Ok(self.results.join(format!("{}.json", Self::key(job)?)))
     }
 
-    /// Whether its result is there.
+    /// Whether its result is there, with all that is asked for.
     pub fn knows(&self, job: &Job) -> bool {
-        self.result(job).is_ok_and(|path| path.is_file())
+        let known = self.get(job).ok().flatten();
+        known.is_some_and(|o| o.onnx.is_some() || !job.export)
     }
 
     /// The result, if it is there.
@@ -122,9 +127,6 @@ impl Cache {
     /// # Errors
     /// If a program fails.
     pub fn run(&mut self, job: &Job) -> Result<Outcome> {
-        if let Some(known) = self.get(job)? {
-            return Ok(known);
-        }
         let run = self.folder.join("runs").join(Self::key(job)?);
         let out = run.display().to_string();
         let data = format!("market1501:{}", self.world(job)?);
@@ -142,9 +144,12 @@ impl Cache {
         let seed = format!("seed={}", row.train_seed);
         let init = match &job.init {
             Some(start) => {
-                self.run(start)?;
                 let model = self.folder.join("runs").join(Self::key(start)?);
-                Some(model.join("model.safetensors").display().to_string())
+                let model = model.join("model.safetensors");
+                if !model.is_file() {
+                    self.run(start)?;
+                }
+                Some(model.display().to_string())
             }
             None => row.init.clone(),
         };

@@ -8,6 +8,7 @@ mod plan;
 mod tables;
 
 use std::path::PathBuf;
+use std::time::Instant;
 
 use anyhow::Result;
 
@@ -17,14 +18,18 @@ use plan::Plan;
 
 /// One bench at work.
 pub struct MethodBench {
-    /// Folder for worlds, runs and results.
+    /// Folder for worlds and runs.
     pub folder: PathBuf,
+    /// Folder for results: what is there is not done again.
+    pub results: PathBuf,
     /// Seeds of the worlds; the first is the one of rows with a single seed.
     pub seeds: Vec<u64>,
     /// What to run.
     pub parts: Vec<Part>,
     /// Only print what is known already.
     pub known: bool,
+    /// Begin no training after so many minutes.
+    pub minutes: Option<f64>,
 }
 
 impl MethodBench {
@@ -34,13 +39,18 @@ impl MethodBench {
     /// If a program fails.
     pub fn run(&self) -> Result<()> {
         let plan = Plan::read(&self.seeds, &self.parts)?;
-        let mut cache = Cache::open(&self.folder)?;
+        let mut cache = Cache::open(&self.folder, &self.results)?;
         let jobs: Vec<_> = plan.jobs().collect();
         let missing = jobs.iter().filter(|j| !cache.knows(j)).count();
         eprintln!("{} trainings, {missing} of them to be done", jobs.len());
+        let began = Instant::now();
+        let over = || {
+            let limit = self.minutes.unwrap_or(f64::INFINITY);
+            began.elapsed().as_secs_f64() > 60.0 * limit
+        };
         if !self.known {
             for (i, job) in jobs.iter().enumerate() {
-                if !cache.knows(job) {
+                if !cache.knows(job) && !over() {
                     eprintln!("{}/{}: {}", i + 1, jobs.len(), job.title());
                     cache.run(job)?;
                 }
