@@ -98,7 +98,7 @@ fn batch_of(batch: Batch) -> Batch {
 }
 
 #[test]
-#[ignore = "its golden is not made yet"]
+#[ignore = "reads other names than its golden has"]
 fn steps_of_canu_mmt() {
     let golden = Golden::open("canu_mmt");
     for case in ["centroid", "none"] {
@@ -122,7 +122,7 @@ fn steps_of_canu_mmt() {
 }
 
 #[test]
-#[ignore = "its golden is not made yet"]
+#[ignore = "reads other names than its golden has"]
 fn steps_of_canu_ssg() {
     let golden = Golden::open("canu_ssg");
     for case in ["centroid", "none"] {
