@@ -17,7 +17,7 @@ use crate::nn::{init, ops};
 const EPS: f64 = 1e-5;
 
 /// Two input branches (the feature's, the condition's), summed; a hidden layer; the cameras. Batch norm (of the batch) and
-/// ReLU after all layers but the last.
+/// ReLU after all layers but the last, which alone has a bias: a batch norm takes one out again.
 pub struct Adversary {
     name: String,
     feature: Layer,
@@ -29,16 +29,13 @@ pub struct Adversary {
 /// Linear, batch norm, ReLU.
 struct Layer {
     weight: Var,
-    bias: Var,
     norm: [Var; 2],
 }
 
 impl Layer {
     fn new(name: &str, seed: u64, [input, output]: [usize; 2], device: &Device) -> Result<Self> {
-        let [weight, bias] = linear(name, seed, [input, output], device)?;
         Ok(Layer {
-            weight,
-            bias,
+            weight: uniform(name, "weight", seed, &[output, input], input, device)?,
             norm: [
                 Var::ones(output, candle_core::DType::F32, device)?,
                 Var::zeros(output, candle_core::DType::F32, device)?,
@@ -47,7 +44,7 @@ impl Layer {
     }
 
     fn normed(&self, x: &Tensor, relu: bool) -> Result<Tensor> {
-        let x = ops::linear(x, self.weight.as_tensor(), Some(self.bias.as_tensor()))?;
+        let x = ops::linear(x, self.weight.as_tensor(), None)?;
         Ok(ops::batch_norm(
             &x,
             &self.norm[0],
@@ -60,7 +57,6 @@ impl Layer {
     fn parameters(&self, name: &str) -> Vec<(String, Var)> {
         [
             ("weight", &self.weight),
-            ("bias", &self.bias),
             ("bn.weight", &self.norm[0]),
             ("bn.bias", &self.norm[1]),
         ]
@@ -69,17 +65,19 @@ impl Layer {
     }
 }
 
-/// Weight and bias of a linear layer, uniform within one over the root of its inputs (PyTorch's start).
-fn linear(name: &str, seed: u64, [input, output]: [usize; 2], device: &Device) -> Result<[Var; 2]> {
-    let bound = 1.0 / (input as f32).sqrt();
-    let draw = |part: &str, count: usize| {
-        let mut rng = init::stream(seed, &format!("{name}.{part}"));
-        init::uniform(&mut rng, bound, count)
-    };
-    Ok([
-        Var::from_vec(draw("weight", input * output), (output, input), device)?,
-        Var::from_vec(draw("bias", output), output, device)?,
-    ])
+/// A linear layer's weight or bias, uniform within one over the root of its inputs (PyTorch's start).
+fn uniform(
+    name: &str,
+    part: &str,
+    seed: u64,
+    shape: &[usize],
+    inputs: usize,
+    device: &Device,
+) -> Result<Var> {
+    let mut rng = init::stream(seed, &format!("{name}.{part}"));
+    let bound = 1.0 / (inputs as f32).sqrt();
+    let values = init::uniform(&mut rng, bound, shape.iter().product());
+    Ok(Var::from_vec(values, shape, device)?)
 }
 
 impl Adversary {
@@ -101,12 +99,19 @@ impl Adversary {
             Condition::None => None,
             Condition::Centroid => Some(layer("condition", [condition_width, hidden])?),
         };
+        let last = |part: &str, shape: &[usize]| {
+            let name = format!("{name}.cameras");
+            uniform(&name, part, seed, shape, hidden, device)
+        };
         Ok(Some(Adversary {
             name: name.to_owned(),
             feature: layer("feature", [width, hidden])?,
             condition,
             hidden: layer("hidden", [hidden, hidden])?,
-            cameras: linear(&format!("{name}.cameras"), seed, [hidden, cameras], device)?,
+            cameras: [
+                last("weight", &[cameras, hidden])?,
+                last("bias", &[cameras])?,
+            ],
         }))
     }
 

@@ -489,6 +489,7 @@ fn check(table: toml::Table) -> Result<RunConfig, String> {
     let a = &config.augment;
     within("train.lr", t.lr, 1e-9, 10.0)?;
     within("train.weight_decay", t.weight_decay, 0.0, 1.0)?;
+    within("adversary.lr", config.adversary.lr, 0.0, 10.0)?;
     within("train.warmup_factor", t.warmup_factor, 0.0, 1.0)?;
     within("train.gamma", t.gamma, 0.0, 1.0)?;
     within("train.ema", t.ema, 0.0, 1.0)?;

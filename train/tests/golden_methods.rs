@@ -11,6 +11,8 @@ mod abmt;
 mod canu;
 #[path = "golden_methods/cluster_contrast.rs"]
 mod cluster_contrast;
+#[path = "golden_methods/diagnostics.rs"]
+mod diagnostics;
 #[path = "golden_methods/harness.rs"]
 mod harness;
 #[path = "golden_methods/ice.rs"]
@@ -23,6 +25,8 @@ mod scr;
 mod spcl;
 #[path = "golden_methods/ssg.rs"]
 mod ssg;
+#[path = "golden_methods/supervised.rs"]
+mod supervised;
 #[path = "golden_methods/temporal.rs"]
 mod temporal;
 #[path = "golden_methods/triplet.rs"]

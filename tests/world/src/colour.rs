@@ -45,6 +45,22 @@ pub fn hsv_from_rgb(rgb: [f32; 3]) -> [f32; 3] {
     [hue / 6.0, if max > 0.0 { span / max } else { 0.0 }, max]
 }
 
+/// The everyday name of a linear colour, one of nine.
+pub fn name(colour: Rgb) -> &'static str {
+    let [hue, saturation, value] = hsv_from_rgb(colour.map(encode));
+    match () {
+        () if value < 0.25 => "black",
+        () if saturation < 0.18 && value > 0.75 => "white",
+        () if saturation < 0.18 => "grey",
+        () if !(0.05..0.93).contains(&hue) => "red",
+        () if hue < 0.12 => "brown",
+        () if hue < 0.19 => "yellow",
+        () if hue < 0.45 => "green",
+        () if hue < 0.72 => "blue",
+        () => "purple",
+    }
+}
+
 /// Encoded triple of hue, saturation, value (each 0..1, hue wraps).
 pub fn rgb_from_hsv([h, s, v]: [f32; 3]) -> [f32; 3] {
     let k = |n: f32| {

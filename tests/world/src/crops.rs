@@ -4,6 +4,7 @@
 //! camera, sequence, frame, box). Query holds one picture for each test identity and camera; the gallery
 //! also holds distractors (identity 0: strangers and false alarms) and junk (identity -1: pieces of people).
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::Path;
 
@@ -25,6 +26,35 @@ pub const FRAME: (usize, usize) = (768, 432);
 
 /// Quality of the JPEG files; the cameras' own artefacts are in the pixels already.
 const JPEG_QUALITY: u8 = 92;
+
+/// What the number in a file's name stands for.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Labels {
+    /// A person.
+    #[default]
+    Identities,
+    /// All people whose clothes have the same colours ([`Person::attributes`]).
+    Attributes,
+}
+
+impl Labels {
+    fn are_identities(&self) -> bool {
+        *self == Labels::Identities
+    }
+
+    /// By its name.
+    ///
+    /// # Errors
+    /// An unknown name; the message lists the known ones.
+    pub fn parse(name: &str) -> Result<Self> {
+        match name {
+            "identities" => Ok(Labels::Identities),
+            "attributes" => Ok(Labels::Attributes),
+            _ => Err(usage("--labels", name, "identities, attributes")),
+        }
+    }
+}
 
 /// What to make.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -49,6 +79,9 @@ pub struct CropsConfig {
     pub junk: f32,
     /// Share of identities that are a near-twin of the one before.
     pub twins: f32,
+    /// What the names of the files tell.
+    #[serde(skip_serializing_if = "Labels::are_identities")]
+    pub labels: Labels,
 }
 
 impl CropsConfig {
@@ -76,6 +109,7 @@ impl CropsConfig {
             distractors: 4.0,
             junk: 1.5,
             twins: 0.06,
+            labels: Labels::Identities,
         })
     }
 
@@ -188,6 +222,9 @@ pub struct Identity {
     pub cameras: Vec<usize>,
     /// A few words.
     pub description: String,
+    /// What the names of this one's files tell, if it is not the identity: number and words.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub attributes: Option<(i32, String)>,
     #[serde(skip)]
     seed: u64,
     #[serde(skip)]
@@ -278,6 +315,7 @@ impl Plan {
                 twin_of,
                 cameras: cameras.iter().map(|c| c + 1).collect(),
                 description: person_of(config.domain, seed, twin_seed).describe(),
+                attributes: None,
                 seed,
                 twin_seed,
             });
@@ -317,7 +355,29 @@ impl Plan {
                 });
             }
         }
-        Self { identities, jobs }
+        let mut plan = Self { identities, jobs };
+        if config.labels == Labels::Attributes {
+            plan.label_by_attributes(config.domain);
+        }
+        plan
+    }
+
+    /// Numbers what people wear, in the order of its words, and names the files by that.
+    fn label_by_attributes(&mut self, domain: Domain) {
+        let words = |i: &Identity| person_of(domain, i.seed, i.twin_seed).attributes();
+        let all: Vec<String> = self.identities.iter().map(words).collect();
+        let classes: BTreeSet<&String> = all.iter().collect();
+        let numbers: BTreeMap<&String, i32> = classes.into_iter().zip(1..).collect();
+        for (identity, words) in self.identities.iter_mut().zip(&all) {
+            identity.attributes = Some((numbers[words], words.clone()));
+        }
+        for (i, job) in self.jobs.iter_mut().enumerate() {
+            if job.pid > 0 {
+                job.pid = numbers[&all[job.pid as usize - 1]];
+                // People of one class would meet in a name.
+                job.frame = i;
+            }
+        }
     }
 }
 

@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use anyhow::{Context as _, Result};
 use clap::{Args, Parser, Subcommand};
 use indicatif::{ProgressBar, ProgressStyle};
-use reid_world::crops::{self, CropsConfig};
+use reid_world::crops::{self, CropsConfig, Labels};
 use reid_world::tracklets::{self, TrackletsConfig};
 use reid_world::videos::{self, VideosConfig};
 use reid_world::{Domain, Usage, WORLD_VERSION, market, output, sheet, usage};
@@ -96,6 +96,9 @@ struct CropsArgs {
     /// street, mall or station
     #[arg(long, default_value = "street")]
     domain: String,
+    /// identities, or attributes: files are named by the colours of clothes, which many people share
+    #[arg(long, default_value = "identities")]
+    labels: String,
     /// Print one JSON object
     #[arg(long)]
     json: bool,
@@ -186,6 +189,7 @@ fn make_crops(args: &CropsArgs) -> Result<()> {
     config.ids = args.ids.unwrap_or(config.ids);
     config.cameras = args.cameras.unwrap_or(config.cameras);
     config.per_camera = args.per_camera.unwrap_or(config.per_camera);
+    config.labels = Labels::parse(&args.labels)?;
     if let Some(size) = &args.size {
         config.size = parse_size(size)?;
     }

@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use crate::colour::{Rgb, hex, mix, scale, shift};
+use crate::colour::{self, Rgb, hex, mix, scale, shift};
 use crate::domain::{Domain, Role};
 use crate::garment::{Cut, Lower, LowerCut, Upper};
 use crate::pattern::{Cloth, Pattern, contrast};
@@ -412,6 +412,16 @@ impl Person {
             }
         }
         twin
+    }
+
+    /// What many people share: the names of the colours above and below the waist. A dress is both.
+    pub fn attributes(&self) -> String {
+        let upper = colour::name(self.upper.cloth.base);
+        let lower = match self.upper.cut {
+            Cut::Dress => upper,
+            _ => colour::name(self.lower.colour),
+        };
+        format!("{upper} above {lower}")
     }
 
     /// A few words for `world.json`.

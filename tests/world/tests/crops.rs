@@ -6,7 +6,7 @@ use std::fs;
 use std::path::Path;
 use std::process::{Command, Output};
 
-use reid_world::crops::{CropsConfig, Plan, Split, make};
+use reid_world::crops::{CropsConfig, Labels, Plan, Split, make};
 use reid_world::market::{Label, parse_name};
 use reid_world::{Domain, WORLD_VERSION};
 
@@ -116,6 +116,34 @@ fn the_layout_holds() {
     assert_eq!(truth["parameters"]["seed"], 1);
     assert_eq!(truth["parameters"]["domain"], "street");
     assert_eq!(truth["people"].as_array().unwrap().len(), 24);
+}
+
+#[test]
+fn attributes_are_shared_by_many_and_tell_nobody_apart() {
+    let mut config = CropsConfig::preset("bench", Domain::Mall, 101).unwrap();
+    let people = Plan::new(&config);
+    config.labels = Labels::Attributes;
+    let plan = Plan::new(&config);
+    let mut sizes = BTreeMap::<i32, usize>::new();
+    for identity in &plan.identities {
+        let (number, words) = identity.attributes.as_ref().unwrap();
+        assert!(words.contains(" above "), "{words}");
+        *sizes.entry(*number).or_default() += 1;
+    }
+    assert!((20..=70).contains(&sizes.len()), "{} classes", sizes.len());
+    assert!(*sizes.values().max().unwrap() >= 20, "{sizes:?}");
+    // The same pictures in the same order, under the other names, none twice.
+    assert_eq!(plan.jobs.len(), people.jobs.len());
+    let mut names = BTreeSet::new();
+    for (job, person) in plan.jobs.iter().zip(&people.jobs) {
+        assert_eq!((job.split, job.camera), (person.split, person.camera));
+        let want = match usize::try_from(person.pid) {
+            Ok(pid @ 1..) => plan.identities[pid - 1].attributes.as_ref().unwrap().0,
+            _ => person.pid,
+        };
+        assert_eq!(job.pid, want);
+        assert!(names.insert((format!("{:?}", job.split), job.file_name())));
+    }
 }
 
 #[test]

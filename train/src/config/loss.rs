@@ -195,6 +195,9 @@ pub struct AdversaryConfig {
     pub weight: f64,
     /// Width of its hidden layers.
     pub hidden: usize,
+    /// Learning rate of its own Adam, whatever steps the network; 0: the network's optimiser steps it too. The text names
+    /// neither (methods.md 5.1).
+    pub lr: f64,
 }
 
 impl Default for AdversaryConfig {
@@ -203,6 +206,7 @@ impl Default for AdversaryConfig {
             condition: Condition::Off,
             weight: 0.1,
             hidden: 1024,
+            lr: 3.5e-4,
         }
     }
 }

@@ -4,7 +4,8 @@ use candle_core::Tensor;
 
 use super::{LossError, Result, matrix, same};
 
-/// Half the squared distance of each sample to its identity's centre (Wen et al. 2016, eq. 2), batch mean.
+/// The squared distance of each sample to its identity's centre, batch mean, as the strong baseline's public code has it (Wen et
+/// al. 2016, eq. 2, takes half their sum).
 ///
 /// Centres are parameters and get a gradient here, which is why there is no update rule of their own: the strong baseline
 /// steps them by SGD (Luo et al. 2019).
@@ -29,5 +30,5 @@ pub fn centre(features: &Tensor, centres: &Tensor, labels: &[u32]) -> Result<Ten
     }
     let index = Tensor::new(labels, features.device())?;
     let own = centres.index_select(&index, 0)?;
-    Ok(((features - own)?.sqr()?.sum_all()? / (2.0 * batch as f64))?)
+    Ok(((features - own)?.sqr()?.sum_all()? / batch as f64)?)
 }

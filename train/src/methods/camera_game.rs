@@ -7,7 +7,7 @@ use candle_core::{Device, Tensor};
 use reid_models::weights::Weights;
 
 use super::pseudo::numbered_cameras;
-use super::{Batch, Extract, Features, Group, State};
+use super::{Batch, Extract, Features, Group, Rate, Rule, State};
 use crate::adversary::Adversary;
 use crate::clustering::PseudoLabels;
 use crate::config::{AdversaryConfig, Condition, RunConfig};
@@ -146,11 +146,18 @@ impl CameraGame {
             .map(Some)
     }
 
-    /// Their parameters, stepped beside the network's.
-    pub fn group(&self) -> Option<Group> {
+    /// Their parameters, stepped by an Adam of their own, or by the network's `rule` if `adversary.lr` is 0.
+    pub fn group(&self, rule: Rule) -> Option<Group> {
         let all = self.adversaries.iter().flat_map(Adversary::parameters);
         let all: Vec<_> = all.collect();
-        (!all.is_empty()).then(|| Group::adam("adversary", all))
+        let own = Group::adam("adversary", all);
+        (!own.parameters.is_empty()).then(|| match self.config.lr {
+            0.0 => Group { rule, ..own },
+            lr => Group {
+                rate: Rate::Fixed(lr),
+                ..own
+            },
+        })
     }
 
     pub(super) fn save(&self, state: &mut State) -> Result<()> {

@@ -22,7 +22,8 @@ use super::camera_game::CameraGame;
 use super::pseudo::{Clusterer, centres, mean_features};
 use super::teacher::{Pair, average_one, weight_of_old};
 use super::{
-    Batch, Extract, Features, Group, LossTerms, Method, Sampling, State, View, output, prefixed,
+    Batch, Extract, Features, Group, LossTerms, Method, Rule, Sampling, State, View, output,
+    prefixed,
 };
 use crate::clustering::PseudoLabels;
 use crate::config::{LossConfig, RunConfig};
@@ -164,7 +165,7 @@ impl Method for Mmt {
             fresh: true,
             ..Group::adam("students", parameters)
         }];
-        groups.extend(self.game.group());
+        groups.extend(self.game.group(Rule::Adam { amsgrad: false }));
         groups
     }
 

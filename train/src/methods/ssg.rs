@@ -25,6 +25,9 @@ use crate::config::{LossConfig, Mining, RunConfig, usage};
 use crate::losses::{TripletMargin, semi_hard_triplet, triplet};
 use crate::nn::{Mode, Net};
 
+/// What steps the network (text d, V-A).
+const RULE: Rule = Rule::Sgd { momentum: 0.9 };
+
 /// One network, three clusterings.
 pub struct Ssg {
     net: Net,
@@ -116,13 +119,10 @@ impl Method for Ssg {
 
     fn groups(&self) -> Vec<Group> {
         let mut groups = vec![Group {
-            rule: Rule::Sgd { momentum: 0.9 },
+            rule: RULE,
             ..Group::adam("net", self.net.trainable())
         }];
-        groups.extend(self.game.group().map(|group| Group {
-            rule: Rule::Sgd { momentum: 0.9 },
-            ..group
-        }));
+        groups.extend(self.game.group(RULE));
         groups
     }
 

@@ -15,7 +15,7 @@ fn before(golden: &Golden, case: &str, update: &str) -> ClusterContrast {
     let config = config("cluster_contrast", "cluster_contrast", &sets);
     let net = net(
         golden,
-        tiny(Pool::Gem),
+        tiny(Pool::Gem, PICTURE),
         &format!("{case}.before.student"),
         1,
     );

@@ -76,6 +76,25 @@ impl Golden {
         weights
     }
 
+    /// Shape of a case's pictures.
+    pub fn picture(&self, case: &str) -> [usize; 3] {
+        let dims = self.get(&format!("{case}.batch.view1")).dims();
+        [dims[1], dims[2], dims[3]]
+    }
+
+    /// Gives `case` what it leaves out of these parts because it is the same in `other`.
+    pub fn share(&mut self, case: &str, other: &str, parts: &[&str]) {
+        for part in parts {
+            let prefix = format!("{other}.{part}");
+            let theirs = self.0.iter().filter(|(name, _)| name.starts_with(&prefix));
+            let theirs: Vec<_> = theirs.map(|(n, t)| (n.clone(), t.clone())).collect();
+            for (name, tensor) in theirs {
+                let own = name.replacen(other, case, 1);
+                self.0.entry(own).or_insert(tensor);
+            }
+        }
+    }
+
     /// A batch of `case` with these views; pictures are numbered in their order.
     pub fn batch(&self, case: &str, labels: &str, views: &[&str]) -> Batch {
         let labels = self.numbers(&format!("{case}.batch.{labels}"));
@@ -158,18 +177,21 @@ pub fn norm_of(graph: &mut Graph, input: &str, name: &str, width: usize, frozen:
     graph.push(name, norm, &[input], &names)
 }
 
-/// Stem and body; returns the map (16, 8, 4).
-pub fn trunk() -> (Graph, String) {
-    let mut graph = Graph::new("tiny", [3, 16, 8]);
+/// Stem and body for pictures of this shape; returns the map (16, H/2, W/2).
+pub fn trunk(picture: [usize; 3]) -> (Graph, String) {
+    let mut graph = Graph::new("tiny", picture);
     let input = graph.input.clone();
     let x = block(&mut graph, &input, "stem", ["conv", "bn"], [3, 8, 2]);
     let x = block(&mut graph, &x, "body", ["conv", "bn"], [8, 16, 1]);
     (graph, x)
 }
 
+/// What most goldens' pictures have.
+pub const PICTURE: [usize; 3] = [3, 16, 8];
+
 /// Stem, body, pooling and neck: outputs `pooled`, `neck`, `embedding`.
-pub fn tiny(pool: Pool) -> Graph {
-    let (mut graph, map) = trunk();
+pub fn tiny(pool: Pool, picture: [usize; 3]) -> Graph {
+    let (mut graph, map) = trunk(picture);
     let pooled = match pool {
         Pool::Average => graph.push("pool", Op::GlobalAvgPool, &[&map], &[]),
         Pool::Gem => {

@@ -38,7 +38,7 @@ fn before(golden: &Golden, case: &str) -> Ice {
     let groups = hyper("groups") as usize;
     let nets = pair(
         golden,
-        &tiny(Pool::Average),
+        &tiny(Pool::Average, PICTURE),
         [&prefixes[0], &prefixes[1]],
         groups,
     );

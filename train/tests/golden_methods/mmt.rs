@@ -34,7 +34,8 @@ pub fn before(golden: &Golden, case: &str, preset: &str, sets: &[String]) -> Mmt
     };
     let pairs = [0, 1].map(|i: usize| {
         let names = [STUDENTS[i], TEACHERS[i]].map(|n| format!("{case}.before.{n}"));
-        pair(golden, &tiny(Pool::Average), [&names[0], &names[1]], groups)
+        let graph = tiny(Pool::Average, golden.picture(case));
+        pair(golden, &graph, [&names[0], &names[1]], groups)
     });
     let mut mmt = Mmt::new(&config, pairs).unwrap();
     let classifier = |name: &str| golden.get(&format!("{case}.before.{name}.classifier.weight"));

@@ -17,7 +17,7 @@ fn steps_of_spcl() {
         let config = config("spcl", "spcl", &sets);
         let net = net(
             &golden,
-            tiny(Pool::Average),
+            tiny(Pool::Average, PICTURE),
             &format!("{case}.before.student"),
             1,
         );

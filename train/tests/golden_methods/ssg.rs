@@ -7,8 +7,8 @@ use reid_train::nn::Mode;
 use super::harness::*;
 
 /// Stem, body and what the method's own network has after its backbone.
-pub fn with_parts() -> Graph {
-    let (mut graph, map) = trunk();
+pub fn with_parts(picture: [usize; 3]) -> Graph {
+    let (mut graph, map) = trunk(picture);
     parts::append(&mut graph, &map, 16);
     graph
 }
@@ -21,7 +21,8 @@ pub fn before(golden: &Golden, case: &str, preset: &str, sets: &[String]) -> Ssg
     ];
     all.extend(sets.iter().cloned());
     let config = config("ssg", preset, &all);
-    let net = net(golden, with_parts(), &format!("{case}.before.student"), 1);
+    let graph = with_parts(golden.picture(case));
+    let net = net(golden, graph, &format!("{case}.before.student"), 1);
     let mut ssg = Ssg::new(&config, net).unwrap();
     let of = |part: &str| golden.labels(&format!("{case}.batch.labels_{part}"));
     let (full, upper, lower) = (of("full"), of("upper"), of("lower"));
@@ -60,7 +61,7 @@ fn steps_of_ssg() {
 #[test]
 fn features_of_ssg() {
     let golden = Golden::open("ssg");
-    let net = net(&golden, with_parts(), "features.before.student", 1);
+    let net = net(&golden, with_parts(PICTURE), "features.before.student", 1);
     let images = golden.get("features.batch.images");
     let parts = parts::PARTS;
     let outputs = net.forward_no_grad(images, Mode::Eval, &parts).unwrap();

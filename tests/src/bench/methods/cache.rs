@@ -91,7 +91,7 @@ impl Cache {
             None => row.init.clone().unwrap_or_default(),
         };
         let all = json!({
-            "version": VERSION, "world": [WORLD.to_string(), job.world.clone(), job.seed.to_string()],
+            "version": VERSION, "world": [WORLD.to_string(), Self::world_name(job)],
             "preset": preset, "set": row.set, "init": init, "train_seed": row.train_seed,
         });
         let digest = Sha256::digest(all.to_string().as_bytes());
@@ -225,18 +225,27 @@ impl Cache {
         })
     }
 
+    /// What tells worlds apart.
+    fn world_name(job: &Job) -> String {
+        let cameras = job.cameras.map(|n| format!("-{n}-cameras"));
+        format!("{}{}-{}", job.world, cameras.unwrap_or_default(), job.seed)
+    }
+
     /// The world of a job.
     fn world(&self, job: &Job) -> Result<String> {
-        let name = format!("{}-{}", job.world, job.seed);
-        let path = self.folder.join("worlds").join(name);
+        let path = self.folder.join("worlds").join(Self::world_name(job));
         let out = path.display().to_string();
         if !path.exists() {
             let half = format!("{out}.part");
             let _ = fs::remove_dir_all(&half);
             let seed = job.seed.to_string();
-            let arguments = [
+            let cameras = job.cameras.map(|n| n.to_string());
+            let mut arguments = vec![
                 "crops", "--out", &half, "--preset", &job.world, "--seed", &seed,
             ];
+            if let Some(cameras) = &cameras {
+                arguments.extend(["--cameras", cameras]);
+            }
             programs::json("reid-world", &arguments)?;
             fs::rename(&half, &path).with_context(|| out.clone())?;
         }

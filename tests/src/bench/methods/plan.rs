@@ -44,6 +44,9 @@ pub struct Table {
     /// World preset of `reid-world crops`.
     #[serde(default = "bench")]
     pub world: String,
+    /// Its cameras, if not the preset's.
+    #[serde(default)]
+    pub cameras: Option<usize>,
     /// Whether every row is trained on all seeds, or on the first alone.
     #[serde(default)]
     pub all_seeds: bool,
@@ -102,6 +105,8 @@ fn one() -> u64 {
 pub struct Job {
     /// World preset.
     pub world: String,
+    /// Cameras of it, if not the preset's.
+    pub cameras: Option<usize>,
     /// World seed.
     pub seed: u64,
     /// What.
@@ -172,6 +177,7 @@ impl Plan {
         let start = init.and_then(|id| rows.clone().find(|r| r.id == id));
         Job {
             world: table.world.clone(),
+            cameras: table.cameras,
             seed,
             export: table.export && Some(&seed) == self.seeds.first(),
             init: start.map(|start| Box::new(self.job(table, start, seed))),
