@@ -100,6 +100,48 @@ pub enum FoldedOp {
         /// Lower bound of the norm.
         eps: f32,
     },
+    /// Logistic function.
+    Sigmoid,
+    /// A map times a factor per channel.
+    Scale,
+    /// A map of `width` channels as tokens behind one more, plus `addend` (1 + T, width): class token and places together.
+    Tokens {
+        /// Channels.
+        width: usize,
+        /// What is added to zero and to the map's cells.
+        addend: Vec<f32>,
+    },
+    /// The first token.
+    FirstToken,
+    /// Normalisation of each token.
+    LayerNorm {
+        /// Factor per channel.
+        weight: Vec<f32>,
+        /// Addend per channel.
+        bias: Vec<f32>,
+        /// Added to the variance.
+        eps: f32,
+    },
+    /// A matrix (O, D) for each token.
+    TokenLinear {
+        /// Shape of the weight.
+        shape: [usize; 2],
+        /// Weight, row-major.
+        weight: Vec<f32>,
+        /// Bias (O).
+        bias: Option<Vec<f32>>,
+    },
+    /// `x Phi(x)`.
+    Gelu,
+    /// Self-attention of `tokens` tokens.
+    Attention {
+        /// Heads.
+        heads: usize,
+        /// Tokens.
+        tokens: usize,
+        /// Width of queries, keys and values together.
+        width: usize,
+    },
 }
 
 /// One operator of the folded network.
@@ -169,7 +211,7 @@ pub fn fold(graph: &Graph, weights: &Weights) -> Result<Folded, GraphError> {
             continue;
         }
         position.insert(&node.name, folded.len());
-        folded.push(with(node, plain(node, weights)));
+        folded.push(with(node, plain(node, weights, &shapes[&node.inputs[0]])));
     }
     Ok(Folded {
         nodes: folded,
@@ -241,7 +283,8 @@ fn absorb(op: &mut FoldedOp, scale: &[f64], shift: &[f64]) -> bool {
     true
 }
 
-fn plain(node: &Node, weights: &Weights) -> FoldedOp {
+/// `input`: shape of what it takes.
+fn plain(node: &Node, weights: &Weights, input: &[usize]) -> FoldedOp {
     let vector = |index: usize| data(weights, node, index).to_vec();
     match node.op {
         Op::Conv2d {
@@ -259,6 +302,11 @@ fn plain(node: &Node, weights: &Weights) -> FoldedOp {
             padding,
             dilation,
             groups,
+        },
+        Op::Linear { bias, .. } if input.len() == 2 => FoldedOp::TokenLinear {
+            shape: shape(weights, node, 0),
+            weight: vector(0),
+            bias: bias.then(|| vector(1)),
         },
         Op::Linear { bias, .. } => FoldedOp::Linear {
             shape: shape(weights, node, 0),
@@ -291,6 +339,28 @@ fn plain(node: &Node, weights: &Weights) -> FoldedOp {
             eps: eps as f32,
         },
         Op::L2Normalize { eps } => FoldedOp::L2Normalize { eps: eps as f32 },
+        Op::Sigmoid => FoldedOp::Sigmoid,
+        Op::Scale => FoldedOp::Scale,
+        Op::Tokens => {
+            let (class, mut addend) = (data(weights, node, 0), vector(1));
+            addend.iter_mut().zip(class).for_each(|(a, c)| *a += c);
+            FoldedOp::Tokens {
+                width: class.len(),
+                addend,
+            }
+        }
+        Op::FirstToken => FoldedOp::FirstToken,
+        Op::LayerNorm { eps } => FoldedOp::LayerNorm {
+            weight: vector(0),
+            bias: vector(1),
+            eps: eps as f32,
+        },
+        Op::Gelu => FoldedOp::Gelu,
+        Op::Attention { heads } => FoldedOp::Attention {
+            heads,
+            tokens: input[0],
+            width: input[1],
+        },
     }
 }
 

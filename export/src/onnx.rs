@@ -3,6 +3,8 @@
 //! Operators are those of opset 17, so that TensorRT 8.6 and every ONNX Runtime since 1.12 take the file; opset 18 moved
 //! the axes of `ReduceL2` from an attribute to an input, which is the only difference up to opset 21.
 
+mod tokens;
+
 use std::path::Path;
 
 use prost::Message as _;
@@ -297,6 +299,14 @@ impl Writer<'_> {
                     vec![],
                 );
             }
+            FoldedOp::Sigmoid => self.push(name, "Sigmoid", inputs, output, vec![]),
+            FoldedOp::Scale => {
+                let shape = self.integers(&format!("{name}.shape"), &[0, -1, 1, 1]);
+                let factors = self.step(name, "Reshape", vec![inputs[1].clone(), shape]);
+                let both = vec![inputs[0].clone(), factors];
+                self.push(name, "Mul", both, output, vec![]);
+            }
+            op => return self.token_node(name, op, inputs, output),
         }
         Ok(())
     }

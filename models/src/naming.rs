@@ -7,12 +7,16 @@
 //!   `base.0.weight` is `conv1.weight`, and the stages are 3 to 6, or 4 to 7 if the ReLU is counted;
 //! * names of their own for the BN-neck and the exponent of the GeM pooling.
 //!
+//! A ViT has timm's and DINO's names; its positions are resized to the pictures' size.
+//!
 //! Classifiers (`fc`, `classifier`, `heads.weight`) belong to the identities trained on: they are left over, and said to be.
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::Graph;
+use crate::backbones::vit;
+use crate::graph::Param;
 use crate::weights::{Weights, is_counter};
 
 /// What loading weights into a graph did, or would do. All lists are sorted.
@@ -123,9 +127,10 @@ pub fn select(graph: &Graph, weights: &Weights) -> (Weights, LoadReport) {
             continue;
         };
         let tensor = &weights.tensors[name];
-        if tensor.0 == param.shape {
+        if let Some(values) = fitted(graph, param, tensor) {
             report.loaded.push(param.name.clone());
-            selected.tensors.insert(param.name.clone(), tensor.clone());
+            let value = (param.shape.clone(), values);
+            selected.tensors.insert(param.name.clone(), value);
         } else {
             report.reshaped_refused.push(format!(
                 "{}: the file has {:?}, the graph wants {:?}",
@@ -144,6 +149,29 @@ pub fn select(graph: &Graph, weights: &Weights) -> (Weights, LoadReport) {
     report.missing.sort();
     report.reshaped_refused.sort();
     (selected, report)
+}
+
+/// A tensor as the parameter wants it: as it is; a 1 x 1 convolution of vectors as the matrix it is (pretrainedmodels' and timm's
+/// squeeze and excitation); a transformer's positions resized for other pictures. `None` if it does not fit.
+fn fitted(
+    graph: &Graph,
+    param: &Param,
+    (shape, values): &(Vec<usize>, Vec<f32>),
+) -> Option<Vec<f32>> {
+    if *shape == param.shape {
+        return Some(values.clone());
+    }
+    if let ([o, i, 1, 1], [outputs, inputs]) = (shape.as_slice(), param.shape.as_slice())
+        && (o, i) == (outputs, inputs)
+    {
+        return Some(values.clone());
+    }
+    let [_, height, width] = graph.input_shape;
+    let positions = param.name == vit::POSITIONS && shape.get(2) == param.shape.get(2);
+    let grid = [height / vit::PATCH, width / vit::PATCH];
+    positions
+        .then(|| vit::resize_positions(shape, values, grid))
+        .flatten()
 }
 
 #[cfg(test)]

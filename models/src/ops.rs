@@ -75,7 +75,7 @@ pub enum Op {
         /// Lower clamp of the input.
         eps: f64,
     },
-    /// Fully connected: (D) to (O); params `weight` (O, D) and, if `bias`, `bias` (O).
+    /// Fully connected: (D) to (O), or of each token (T, D) to (T, O); params `weight` (O, D) and, if `bias`, `bias` (O).
     Linear {
         /// Output width.
         out_features: usize,
@@ -86,6 +86,28 @@ pub enum Op {
     L2Normalize {
         /// Lower bound of the norm.
         eps: f64,
+    },
+    /// `1 / (1 + exp(-x))`.
+    Sigmoid,
+    /// A map (C, H, W) times a factor per channel (C): squeeze and excitation (Hu et al. 2018, eq. 4).
+    Scale,
+    /// A map (D, H, W) as tokens (1 + H W, D), row by row behind a class token, plus what says where they are; params `class`
+    /// (1, 1, D) and `positions` (1, 1 + H W, D). Dosovitskiy et al. 2021, eq. 1.
+    Tokens,
+    /// The first of the tokens: (T, D) to (D).
+    FirstToken,
+    /// Normalisation of each token (T, D) over D, biased variance; params `weight`, `bias`, each (D).
+    LayerNorm {
+        /// Added to the variance.
+        eps: f64,
+    },
+    /// `x Phi(x)` with the normal distribution function itself, not its approximation by a tanh.
+    Gelu,
+    /// Self-attention of tokens: queries, keys and values side by side (T, 3 D) to (T, D), each head on D / heads channels,
+    /// `softmax(q k^T / sqrt(D / heads)) v`.
+    Attention {
+        /// Heads.
+        heads: usize,
     },
 }
 
@@ -106,6 +128,13 @@ impl Op {
             Op::GemPool { .. } => "gem_pool",
             Op::Linear { .. } => "linear",
             Op::L2Normalize { .. } => "l2_normalize",
+            Op::Sigmoid => "sigmoid",
+            Op::Scale => "scale",
+            Op::Tokens => "tokens",
+            Op::FirstToken => "first_token",
+            Op::LayerNorm { .. } => "layer_norm",
+            Op::Gelu => "gelu",
+            Op::Attention { .. } => "attention",
         }
     }
 
@@ -114,9 +143,9 @@ impl Op {
         match self {
             Op::Conv2d { bias, .. } | Op::Linear { bias, .. } => (1, 1 + usize::from(*bias)),
             Op::BatchNorm { .. } => (1, 4),
-            Op::InstanceNorm { .. } => (1, 2),
+            Op::InstanceNorm { .. } | Op::LayerNorm { .. } | Op::Tokens => (1, 2),
             Op::GemPool { .. } => (1, 1),
-            Op::Add | Op::Concat { .. } => (2, 0),
+            Op::Add | Op::Concat { .. } | Op::Scale => (2, 0),
             _ => (1, 0),
         }
     }

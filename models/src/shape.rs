@@ -59,6 +59,18 @@ pub enum ShapeError {
         /// Input shape.
         input: Vec<usize>,
     },
+    /// A width that heads cannot share.
+    #[error(
+        "node `{node}` (attention): {width} channels are not queries, keys and values of {heads} heads"
+    )]
+    Heads {
+        /// Node.
+        node: String,
+        /// Heads.
+        heads: usize,
+        /// Channels of queries, keys and values together.
+        width: usize,
+    },
     /// A window larger than the padded input, or a zero stride, dilation or group.
     #[error(
         "node `{node}` ({op}): window {kernel:?} with stride {stride:?} does not fit input {input:?}"
@@ -120,6 +132,15 @@ pub fn infer(
             node: node.into(),
             op: op.name(),
             want: "1 (D)",
+            got: input.to_vec(),
+        }),
+    };
+    let tokens = || match *input {
+        [t, d] => Ok((t, d)),
+        _ => Err(ShapeError::Rank {
+            node: node.into(),
+            op: op.name(),
+            want: "2 (T, D)",
             got: input.to_vec(),
         }),
     };
@@ -259,13 +280,51 @@ pub fn infer(
             Ok(vec![chw()?.0])
         }
         Op::Linear { out_features, bias } => {
-            param(0, &[out_features, vector()?])?;
+            let (before, width) = match *input {
+                [t, d] => (vec![t], d),
+                _ => (vec![], vector()?),
+            };
+            param(0, &[out_features, width])?;
             if bias {
                 param(1, &[out_features])?;
             }
-            Ok(vec![out_features])
+            Ok([before, vec![out_features]].concat())
         }
         Op::L2Normalize { .. } => Ok(vec![vector()?]),
+        Op::Sigmoid | Op::Gelu => Ok(input.to_vec()),
+        Op::Scale => match (input, inputs[1]) {
+            ([c, _, _], [factors]) if c == factors => Ok(input.to_vec()),
+            (a, b) => Err(ShapeError::Mismatch {
+                node: node.into(),
+                op: op.name(),
+                a: a.to_vec(),
+                b: b.to_vec(),
+            }),
+        },
+        Op::Tokens => {
+            let (d, h, w) = chw()?;
+            param(0, &[1, 1, d])?;
+            param(1, &[1, 1 + h * w, d])?;
+            Ok(vec![1 + h * w, d])
+        }
+        Op::FirstToken => Ok(vec![tokens()?.1]),
+        Op::LayerNorm { .. } => {
+            let (_, d) = tokens()?;
+            param(0, &[d])?;
+            param(1, &[d])?;
+            Ok(input.to_vec())
+        }
+        Op::Attention { heads } => {
+            let (t, d) = tokens()?;
+            if heads == 0 || d % (3 * heads) != 0 {
+                return Err(ShapeError::Heads {
+                    node: node.into(),
+                    heads,
+                    width: d,
+                });
+            }
+            Ok(vec![t, d / 3])
+        }
     }
 }
 

@@ -12,6 +12,8 @@ use reid_gpu_emulator::Emulator;
 use reid_train::nn::gpu::{Gpu, Precision, Settings};
 use reid_train::nn::{self, device};
 
+#[path = "golden/backbones.rs"]
+mod backbones;
 #[path = "golden/more.rs"]
 mod more;
 #[path = "golden/network.rs"]

@@ -5,7 +5,7 @@ use std::process::Command;
 
 use reid_export::onnx;
 use reid_export::write::{Batch, ExportOptions, export};
-use reid_models::backbones::Backbone;
+use reid_models::backbones::{Backbone, BackboneConfig};
 use reid_models::graph::EMBEDDING;
 use reid_models::heads::pooling::Pooling;
 use reid_models::runtime::{Embedder, OnnxFile, read_card, read_probe};
@@ -75,6 +75,64 @@ fn networks_give_what_pytorch_gives() {
     }
 }
 
+// ../train/tests/golden/backbones.safetensors: made by backbones.py beside it, with timm.
+#[test]
+fn transformers_and_excitation_give_what_timm_gives() {
+    let test = "transformers_and_excitation_give_what_timm_gives";
+    let path = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let path = path.join("../train/tests/golden/backbones.safetensors");
+    let golden = Weights::read(&path).unwrap();
+    for (name, backbone) in [("vit", Backbone::VitSmall16), ("se", Backbone::SeResnet18)] {
+        let config = BackboneConfig {
+            backbone,
+            width: 4,
+            last_stride: 2,
+            height: 64,
+            input_width: 32,
+            ..Default::default()
+        };
+        let graph = config.build().unwrap();
+        let prefix = format!("{name}.weight.");
+        let own = golden.tensors.iter();
+        let own = own.filter_map(|(n, t)| Some((n.strip_prefix(&prefix)?.into(), t.clone())));
+        let file = Weights {
+            tensors: own.collect(),
+        };
+        let (weights, report) = select(&graph, &file);
+        assert_eq!((report.missing, report.unused), (vec![], vec![]), "{name}");
+        let images = &golden.tensors[&format!("{name}.input")].1;
+        let (shape, necks) = &golden.tensors[&format!("{name}.eval.neck")];
+        let unit = |row: &[f32]| -> Vec<f32> {
+            let norm = row.iter().map(|v| v * v).sum::<f32>().sqrt();
+            row.iter().map(|v| v / norm).collect()
+        };
+        let want: Vec<f32> = necks.chunks_exact(shape[1]).flat_map(unit).collect();
+        let len = graph.input_shape.iter().product();
+        let tensor = graph.output(EMBEDDING).unwrap();
+        let slow: Vec<f32> = images
+            .chunks_exact(len)
+            .flat_map(|image| reference::run(&graph, &weights, image, tensor))
+            .collect();
+        close(&format!("{name}, slow executor"), &slow, &want);
+        let dir = tempfile::tempdir().unwrap();
+        run_folder::write(dir.path(), &graph, &weights);
+        for (opset, batch) in [(17, Batch::Dynamic), (21, Batch::Fixed(4))] {
+            let out = dir.path().join(format!("{opset}.onnx"));
+            let options = ExportOptions {
+                batch,
+                opset,
+                ..Default::default()
+            };
+            export(dir.path(), &out, &options).unwrap();
+            for config in engines(test) {
+                let mut embedder = Embedder::open(&out, &config).unwrap();
+                let got = embedder.embed_tensor(4, images).unwrap().concat();
+                close(&format!("{name}, {}", embedder.description()), &got, &want);
+            }
+        }
+    }
+}
+
 /// The sizes that are really trained: ResNet-18 of 16 channels and the published ResNet-50.
 #[test]
 fn full_sized_networks_are_verified_and_kept() {
@@ -83,6 +141,8 @@ fn full_sized_networks_are_verified_and_kept() {
         (Backbone::Resnet18, 16),
         (Backbone::Resnet50, 64),
         (Backbone::Resnet50IbnA, 16),
+        (Backbone::SeResnet50, 16),
+        (Backbone::VitSmall16, 64),
     ] {
         let graph = network(backbone, width, Pooling::Gap);
         let mut weights = random_weights(&graph, 11);
@@ -192,6 +252,8 @@ fn the_reference_checker_accepts_the_files() {
         (Backbone::Resnet50IbnA, Pooling::Gap),
         (Backbone::Resnet50, Pooling::Gmp),
         (Backbone::Resnet50, Pooling::Gap),
+        (Backbone::SeResnet18, Pooling::Gap),
+        (Backbone::VitSmall16, Pooling::Gap),
     ] {
         let graph = network(backbone, 4, pooling);
         let mut weights = random_weights(&graph, 7);

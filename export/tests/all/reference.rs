@@ -143,11 +143,17 @@ fn apply(node: &Node, weights: &Weights, inputs: &[&Value], shape: &[usize]) -> 
                 mean(&raised).powf(1.0 / p)
             })
         }
-        Op::Linear { bias, .. } => param(0)
-            .chunks_exact(x.data.len())
-            .enumerate()
-            .map(|(o, row)| distance::dot(row, &x.data) + if *bias { param(1)[o] } else { 0.0 })
-            .collect(),
+        Op::Linear { bias, .. } => {
+            let width = *x.shape.last().unwrap();
+            let of = |token: &[f32]| -> Vec<f32> {
+                let rows = param(0).chunks_exact(width).enumerate();
+                rows.map(|(o, row)| {
+                    distance::dot(row, token) + if *bias { param(1)[o] } else { 0.0 }
+                })
+                .collect()
+            };
+            x.data.chunks_exact(width).flat_map(of).collect()
+        }
         Op::L2Normalize { eps } => {
             let norm = x
                 .data
@@ -158,7 +164,81 @@ fn apply(node: &Node, weights: &Weights, inputs: &[&Value], shape: &[usize]) -> 
                 .max(*eps as f32);
             x.data.iter().map(|v| v / norm).collect()
         }
+        Op::Sigmoid => x.data.iter().map(|v| 1.0 / (1.0 + (-v).exp())).collect(),
+        Op::Scale => {
+            let planes = x.data.chunks_exact(plane(x)).zip(&inputs[1].data);
+            planes
+                .flat_map(|(values, factor)| values.iter().map(move |v| v * factor))
+                .collect()
+        }
+        Op::Tokens => {
+            let cells = plane(x);
+            let cell = |t: usize, c: usize| match t {
+                0 => param(0)[c],
+                _ => x.data[c * cells + t - 1],
+            };
+            let width = shape[1];
+            let places = param(1).iter().enumerate();
+            places
+                .map(|(i, place)| cell(i / width, i % width) + place)
+                .collect()
+        }
+        Op::FirstToken => x.data[..shape[0]].to_vec(),
+        Op::LayerNorm { eps } => {
+            let tokens = x.data.chunks_exact(shape[1]);
+            tokens
+                .flat_map(|token| {
+                    let m = f64::from(mean(token));
+                    let deviations: f64 = token.iter().map(|v| (f64::from(*v) - m).powi(2)).sum();
+                    let std = (deviations / token.len() as f64 + eps).sqrt();
+                    let normal = move |(c, v): (usize, &f32)| {
+                        let (w, b) = (f64::from(param(0)[c]), f64::from(param(1)[c]));
+                        ((f64::from(*v) - m) / std * w + b) as f32
+                    };
+                    token.iter().enumerate().map(normal).collect::<Vec<f32>>()
+                })
+                .collect()
+        }
+        Op::Gelu => x.data.iter().map(|&v| gelu(v)).collect(),
+        Op::Attention { heads } => attention(x, *heads),
     }
+}
+
+/// `x Phi(x)`, the normal distribution function by Simpson's rule from 0.
+fn gelu(x: f32) -> f32 {
+    const STEPS: usize = 400;
+    let step = f64::from(x) / STEPS as f64;
+    let density = |i: usize| (-0.5 * (i as f64 * step).powi(2)).exp();
+    let weight = |i: usize| match i {
+        0 | STEPS => 1.0,
+        _ => 2.0 + 2.0 * (i % 2) as f64,
+    };
+    let sum: f64 = (0..=STEPS).map(|i| weight(i) * density(i)).sum();
+    let half = step / 3.0 * sum / (2.0 * std::f64::consts::PI).sqrt();
+    (f64::from(x) * (0.5 + half)) as f32
+}
+
+fn attention(x: &Value, heads: usize) -> Vec<f32> {
+    let (tokens, all) = (x.shape[0], x.shape[1]);
+    let (width, each) = (all / 3, all / 3 / heads);
+    let part = |token: usize, which: usize, head: usize| {
+        &x.data[token * all + which * width + head * each..][..each]
+    };
+    let mut out = vec![0.0; tokens * width];
+    for head in 0..heads {
+        for token in 0..tokens {
+            let query = part(token, 0, head);
+            let logit = |t| distance::dot(query, part(t, 1, head)) / (each as f32).sqrt();
+            let powers: Vec<f32> = (0..tokens).map(|t| logit(t).exp()).collect();
+            let sum: f32 = powers.iter().sum();
+            for (t, power) in powers.iter().enumerate() {
+                for (i, value) in part(t, 2, head).iter().enumerate() {
+                    out[token * width + head * each + i] += power / sum * value;
+                }
+            }
+        }
+    }
+    out
 }
 
 fn mean(values: &[f32]) -> f32 {

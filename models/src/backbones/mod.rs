@@ -1,6 +1,7 @@
 //! Architectures: functions that build a [`Graph`](crate::Graph).
 
 pub mod resnet;
+pub mod vit;
 
 use serde::{Deserialize, Serialize};
 
@@ -54,6 +55,25 @@ pub enum Backbone {
     /// 2018), with the published parameter names (`layer1.0.bn1.IN.weight`, `layer1.0.bn1.BN.weight`, ...).
     #[serde(rename = "resnet50_ibn_a")]
     Resnet50IbnA,
+    /// ResNet-18 with the same norms (IBN-Net's `resnet18_ibn_a`).
+    #[serde(rename = "resnet18_ibn_a")]
+    Resnet18IbnA,
+    /// ResNet-18 with squeeze and excitation in each block (Hu et al. 2018), reduction 16.
+    #[serde(rename = "se_resnet18")]
+    SeResnet18,
+    /// ResNet-50 with squeeze and excitation: pretrainedmodels' and timm's `seresnet50`.
+    #[serde(rename = "se_resnet50")]
+    SeResnet50,
+    /// ViT-S/16, for weights that were trained on people elsewhere: see [`vit`].
+    #[serde(rename = "vit_small_16")]
+    VitSmall16,
+}
+
+impl Backbone {
+    /// Whether it is a ResNet: has stages that heads can copy, and a map that can be cut into parts.
+    pub fn has_stages(self) -> bool {
+        self != Backbone::VitSmall16
+    }
 }
 
 impl BackboneConfig {
@@ -63,7 +83,10 @@ impl BackboneConfig {
     /// If a value is out of range, naming the key.
     pub fn build(&self) -> Result<Graph, ConfigError> {
         self.check()?;
-        Ok(resnet::build(self))
+        Ok(match self.backbone {
+            Backbone::VitSmall16 => vit::build(self),
+            _ => resnet::build(self),
+        })
     }
 
     /// Builds ABMT's network: see [`branches`].
@@ -71,7 +94,7 @@ impl BackboneConfig {
     /// # Errors
     /// As [`build`](Self::build).
     pub fn build_branches(&self, branches: Branches) -> Result<Graph, ConfigError> {
-        self.check()?;
+        self.check_stages("branches")?;
         Ok(branches::build(self, branches))
     }
 
@@ -80,7 +103,7 @@ impl BackboneConfig {
     /// # Errors
     /// As [`build`](Self::build).
     pub fn build_parts(&self) -> Result<Graph, ConfigError> {
-        self.check()?;
+        self.check_stages("parts")?;
         Ok(parts::build(self))
     }
 
@@ -93,9 +116,9 @@ impl BackboneConfig {
         partitions: &[Partition],
         width: usize,
     ) -> Result<Graph, ConfigError> {
-        self.check()?;
+        self.check_stages("partitions")?;
         if partitions.is_empty() {
-            return Err(ConfigError {
+            return Err(ConfigError::Range {
                 key: "model.partitions (their number)",
                 value: 0,
                 low: 1,
@@ -105,12 +128,19 @@ impl BackboneConfig {
         Ok(partitions::build(self, partitions, width))
     }
 
+    fn check_stages(&self, head: &'static str) -> Result<(), ConfigError> {
+        if !self.backbone.has_stages() {
+            return Err(ConfigError::Head { head });
+        }
+        self.check()
+    }
+
     fn check(&self) -> Result<(), ConfigError> {
         let range = |key, value, low, high| {
             if (low..=high).contains(&value) {
                 Ok(())
             } else {
-                Err(ConfigError {
+                Err(ConfigError::Range {
                     key,
                     value,
                     low,
@@ -121,16 +151,52 @@ impl BackboneConfig {
         range("model.width", self.width, 4, 512)?;
         range("model.last_stride", self.last_stride, 1, 2)?;
         range("model.height", self.height, 32, 2048)?;
-        range("model.input_width", self.input_width, 16, 2048)
+        range("model.input_width", self.input_width, 16, 2048)?;
+        let sides = [
+            ("model.height", self.height),
+            ("model.input_width", self.input_width),
+        ];
+        let odd = |(_, side): &(_, usize)| !side.is_multiple_of(vit::PATCH);
+        match sides.into_iter().find(odd) {
+            Some((key, value)) if self.backbone == Backbone::VitSmall16 => {
+                Err(ConfigError::Patches { key, value })
+            }
+            _ => Ok(()),
+        }
     }
 }
 
-/// A value of `[model]` out of range.
+/// A value of `[model]` that cannot be.
 #[derive(Debug, thiserror::Error)]
-#[error("{key} must be between {low} and {high}, got {value}")]
-pub struct ConfigError {
-    key: &'static str,
-    value: usize,
-    low: usize,
-    high: usize,
+pub enum ConfigError {
+    /// Out of range.
+    #[error("{key} must be between {low} and {high}, got {value}")]
+    Range {
+        /// Key.
+        key: &'static str,
+        /// Value.
+        value: usize,
+        /// Least.
+        low: usize,
+        /// Most.
+        high: usize,
+    },
+    /// Pictures that patches do not cover.
+    #[error(
+        "{key} must be a multiple of 16, the side of a patch of model.backbone = \"vit_small_16\", got {value}"
+    )]
+    Patches {
+        /// Key.
+        key: &'static str,
+        /// Value.
+        value: usize,
+    },
+    /// A head on a network without stages.
+    #[error(
+        "model.head = \"{head}\" needs a ResNet, whose last stages it copies or cuts: \"vit_small_16\" has the head \"plain\" only"
+    )]
+    Head {
+        /// Its name.
+        head: &'static str,
+    },
 }

@@ -1,4 +1,5 @@
-//! ResNet-18 and ResNet-50 (He et al. 2016) of any width, with torchvision's parameter names.
+//! ResNet-18 and ResNet-50 (He et al. 2016) of any width, with torchvision's parameter names; with IBN-Net's norms or squeeze and
+//! excitation, if asked for.
 
 use super::{Backbone, BackboneConfig};
 use crate::Graph;
@@ -36,6 +37,10 @@ impl<'a> Trunk<'a> {
             Backbone::Resnet18 => ("resnet18", [2, 2, 2, 2], 1),
             Backbone::Resnet50 => ("resnet50", [3, 4, 6, 3], 4),
             Backbone::Resnet50IbnA => ("resnet50_ibn_a", [3, 4, 6, 3], 4),
+            Backbone::Resnet18IbnA => ("resnet18_ibn_a", [2, 2, 2, 2], 1),
+            Backbone::SeResnet18 => ("se_resnet18", [2, 2, 2, 2], 1),
+            Backbone::SeResnet50 => ("se_resnet50", [3, 4, 6, 3], 4),
+            Backbone::VitSmall16 => unreachable!("BackboneConfig asks for stages first"),
         };
         let mut graph = Graph::new(name, [3, config.height, config.input_width]);
         let input = graph.input.clone();
@@ -87,7 +92,7 @@ impl<'a> Trunk<'a> {
         };
         let stride = if block == 0 { first_stride } else { 1 };
         let norm = match self.config.backbone {
-            Backbone::Resnet50IbnA if stage < 3 => Norm::InstanceBatch,
+            Backbone::Resnet50IbnA | Backbone::Resnet18IbnA if stage < 3 => Norm::InstanceBatch,
             _ => Norm::Batch,
         };
         let name = format!("{}layer{}.{block}", self.prefix, stage + 1);
@@ -103,7 +108,11 @@ impl<'a> Trunk<'a> {
     fn residual(&mut self, name: &str, planes: usize, stride: usize, norm: Norm) {
         let (input, channels) = &self.at;
         let sizes = [*channels, planes, stride, self.expansion];
-        let x = residual(&mut self.graph, input, name, sizes, norm);
+        let excite = matches!(
+            self.config.backbone,
+            Backbone::SeResnet18 | Backbone::SeResnet50
+        );
+        let x = residual(&mut self.graph, input, name, sizes, norm, excite);
         self.at = (x, planes * self.expansion);
     }
 
@@ -120,13 +129,15 @@ enum Norm {
     InstanceBatch,
 }
 
-/// A basic block (expansion 1) or bottleneck (expansion 4): `relu(f(x) + shortcut(x))`.
+/// A basic block (expansion 1) or bottleneck (expansion 4): `relu(f(x) + shortcut(x))`. With `excite` the channels of `f(x)` are
+/// weighed first.
 fn residual(
     graph: &mut Graph,
     input: &str,
     prefix: &str,
     [channels, planes, stride, expansion]: [usize; 4],
     norm: Norm,
+    excite: bool,
 ) -> String {
     let name = |part: &str| format!("{prefix}.{part}");
     // (kernel, stride, output channels); torchvision puts the bottleneck's stride on the 3x3 ("v1.5").
@@ -156,6 +167,9 @@ fn residual(
         }
         c = out;
     }
+    if excite {
+        x = squeeze_excite(graph, &x, &name("se"), c);
+    }
     let shortcut = if stride != 1 || channels != c {
         conv_bn(
             graph,
@@ -172,6 +186,41 @@ fn residual(
     };
     let sum = graph.push(name("add"), Op::Add, &[&x, &shortcut], &[]);
     graph.push(name("relu"), Op::Relu, &[&sum], &[])
+}
+
+/// Times a factor per channel, learnt from the means of all (Hu et al. 2018, eq. 3). Names and widths are timm's: a sixteenth,
+/// rounded to a multiple of 8.
+fn squeeze_excite(graph: &mut Graph, map: &str, name: &str, channels: usize) -> String {
+    let hidden = ((channels / 16 + 4) / 8 * 8).max(8);
+    let linear = |graph: &mut Graph, x: &str, part: &str, [inputs, outputs]: [usize; 2]| {
+        let name = format!("{name}.{part}");
+        let shape = [outputs, inputs];
+        let start = Init::KaimingNormalFanOut;
+        let weight = graph.param(
+            format!("{name}.weight"),
+            &shape,
+            ParamKind::Trainable,
+            start,
+        );
+        let zero = Init::Constant { value: 0.0 };
+        let bias = graph.param(
+            format!("{name}.bias"),
+            &[outputs],
+            ParamKind::Trainable,
+            zero,
+        );
+        let op = Op::Linear {
+            out_features: outputs,
+            bias: true,
+        };
+        graph.push(name, op, &[x], &[&weight, &bias])
+    };
+    let means = graph.push(format!("{name}.means"), Op::GlobalAvgPool, &[map], &[]);
+    let x = linear(graph, &means, "fc1", [channels, hidden]);
+    let x = graph.push(format!("{name}.relu"), Op::Relu, &[&x], &[]);
+    let x = linear(graph, &x, "fc2", [hidden, channels]);
+    let x = graph.push(format!("{name}.sigmoid"), Op::Sigmoid, &[&x], &[]);
+    graph.push(name, Op::Scale, &[map, &x], &[])
 }
 
 /// Convolution without bias, padded to keep the size at stride 1, then batch norm.

@@ -32,6 +32,7 @@ pub mod profile;
 pub mod schedule;
 mod steps;
 mod tape;
+mod tokens;
 
 pub use autograd::backward;
 pub use executor::{Mode, Net, RunningFrom};

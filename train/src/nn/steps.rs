@@ -7,7 +7,7 @@ use super::executor::{Mode, Net, Pass, Running};
 use super::kernels::{BatchStats, ConvShape, Epilogue, FoldedNorm, GlobalPool, Kernels, PoolShape};
 use super::plan::{Step, TensorId};
 use super::tape::Saved;
-use super::{NnError, Result};
+use super::{NnError, Result, tokens};
 
 /// Where an axis of (C, H, W) or (D) lies inside a network, where maps are (N, H, W, C).
 fn axis_inside(x: &Tensor, axis: usize) -> usize {
@@ -197,10 +197,43 @@ impl Net {
             }
             Op::Linear { bias, .. } => {
                 let bias = bias.then(|| param(1).as_tensor());
-                (device.linear(&x, param(0), bias)?, Saved::Linear { x })
+                let (shape, x) = (x.dims().to_vec(), tokens::rows(&x)?);
+                let y = device.linear(&x, param(0), bias)?;
+                let before = &shape[..shape.len() - 1];
+                let y = y.reshape([before, &[y.dim(1)?]].concat())?;
+                (y, Saved::Linear { x, shape })
             }
             Op::L2Normalize { eps } => {
                 (device.l2_normalize(&x, eps)?, Saved::L2Normalize { x, eps })
+            }
+            Op::Sigmoid => {
+                let y = tokens::sigmoid(&x)?;
+                (y.clone(), Saved::Sigmoid { y })
+            }
+            Op::Scale => {
+                let factors = value(step.inputs[1]).clone();
+                let y = tokens::scale(&x, &factors)?;
+                (y, Saved::Scale { x, factors })
+            }
+            Op::Tokens => {
+                let (class, positions) = (param(0).as_detached_tensor(), param(1));
+                let y = tokens::tokens(&x, &class, &positions.as_detached_tensor())?;
+                let (shape, format) = (x.dims().to_vec(), x.dtype());
+                (y, Saved::Tokens { shape, format })
+            }
+            Op::FirstToken => {
+                let tokens = x.dim(1)?;
+                (tokens::first(&x)?, Saved::FirstToken { tokens })
+            }
+            Op::LayerNorm { eps } => {
+                let [weight, bias] = [0, 1].map(|i| param(i).as_detached_tensor());
+                let [y, normed, inverse] = tokens::layer_norm(&x, &weight, &bias, eps)?;
+                (y, Saved::LayerNorm { normed, inverse })
+            }
+            Op::Gelu => (tokens::gelu(&x)?, Saved::Gelu { x }),
+            Op::Attention { heads } => {
+                let (y, kept) = tokens::attention(&x, heads)?;
+                (y, Saved::Attention(kept))
             }
         };
         pass.values[step.output] = Some(y);

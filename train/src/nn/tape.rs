@@ -2,12 +2,13 @@
 
 use std::time::Instant;
 
-use candle_core::{Result, Tensor, Var, bail};
+use candle_core::{DType, Result, Tensor, Var, bail};
 
 use super::autograd::collect;
 use super::kernels::{BatchStats, ConvShape, GlobalPool, InputGrad, Kernels, PoolShape};
 use super::plan::{Step, TensorId};
 use super::profile::{self, Direction, Work};
+use super::tokens::{self, Attended};
 
 /// What a step's backward pass needs.
 pub(super) enum Saved {
@@ -49,13 +50,39 @@ pub(super) enum Saved {
         x: Tensor,
         y: Tensor,
     },
+    /// `x` as rows; `shape` as it came.
     Linear {
         x: Tensor,
+        shape: Vec<usize>,
     },
     L2Normalize {
         x: Tensor,
         eps: f64,
     },
+    Sigmoid {
+        y: Tensor,
+    },
+    Scale {
+        x: Tensor,
+        factors: Tensor,
+    },
+    /// Shape and number format of the map.
+    Tokens {
+        shape: Vec<usize>,
+        format: DType,
+    },
+    /// How many there were.
+    FirstToken {
+        tokens: usize,
+    },
+    LayerNorm {
+        normed: Tensor,
+        inverse: Tensor,
+    },
+    Gelu {
+        x: Tensor,
+    },
+    Attention(Attended),
 }
 
 /// A parameter of a step and whether it wants a gradient.
@@ -256,17 +283,43 @@ impl Record {
                 give(0, dp)?;
                 dx
             }
-            Saved::Linear { x } => {
+            Saved::Linear { x, shape } => {
                 let need = [wanted[input], trained(0), trained(1)];
+                let dy = tokens::rows(&dy)?;
                 let g = device.linear_backward(&x, &params[0].var, &dy, need)?;
                 give(0, g.dw)?;
                 give(1, g.db)?;
                 match g.dx {
-                    Some(dx) => dx,
+                    Some(dx) => dx.reshape(shape)?,
                     None => return Ok(()),
                 }
             }
             Saved::L2Normalize { x, eps } => device.l2_normalize_backward(&x, &dy, eps)?,
+            Saved::Sigmoid { y } => tokens::sigmoid_backward(&dy, &y)?,
+            Saved::Scale { x, factors } => {
+                let [dx, dfactors] = tokens::scale_backward(&dy, &x, &factors)?;
+                let other = step.inputs[1];
+                if wanted[other] {
+                    slots.add(other, dfactors)?;
+                }
+                dx
+            }
+            Saved::Tokens { shape, format } => {
+                let [dx, class, positions] = tokens::tokens_backward(&dy, &shape, format)?;
+                give(0, Some(class))?;
+                give(1, Some(positions))?;
+                dx
+            }
+            Saved::FirstToken { tokens } => tokens::first_backward(&dy, tokens)?,
+            Saved::LayerNorm { normed, inverse } => {
+                let weight = params[0].var.as_detached_tensor();
+                let [dx, dw, db] = tokens::layer_norm_backward(&dy, &normed, &inverse, &weight)?;
+                give(0, Some(dw))?;
+                give(1, Some(db))?;
+                dx
+            }
+            Saved::Gelu { x } => tokens::gelu_backward(&dy, &x)?,
+            Saved::Attention(kept) => tokens::attention_backward(&dy, &kept)?,
         };
         if wanted[input] {
             slots.add(input, dx)?;
@@ -303,7 +356,7 @@ impl Record {
                 let shortcuts = if shortcut.is_empty() { 0.0 } else { x };
                 (format!("batch norm{shortcut}{relu}"), 0.0, x + shortcuts, x)
             }
-            Saved::Linear { x } => {
+            Saved::Linear { x, .. } => {
                 let wide = self.params.first().map_or(0, |p| p.var.elem_count()) as f64;
                 let rows = x.dims().first().copied().unwrap_or(1) as f64;
                 ("linear".into(), 2.0 * rows * wide, elements(x), 0.0)
@@ -322,6 +375,24 @@ impl Record {
                 (format!("add{relu}"), 0.0, 2.0 * y, y)
             }
             Saved::L2Normalize { x, .. } => ("l2 normalize".into(), 0.0, elements(x), elements(x)),
+            Saved::Sigmoid { y } => ("sigmoid".into(), 0.0, elements(y), elements(y)),
+            Saved::Scale { x, .. } => ("scale".into(), 0.0, elements(x), elements(x)),
+            Saved::LayerNorm { normed, .. } => {
+                let x = elements(normed);
+                ("layer norm".into(), 0.0, x, x)
+            }
+            Saved::Gelu { x } => ("gelu".into(), 0.0, elements(x), elements(x)),
+            Saved::Attention(kept) => {
+                // Two products of heads x T x T x d.
+                let [q, ..] = &kept.parts;
+                let size = q.dtype().size_in_bytes() as f64;
+                let side = kept.shares.dims().last().copied().unwrap_or(1) as f64;
+                let flops = 4.0 * q.elem_count() as f64 * side;
+                let x = 3.0 * elements(q);
+                ("attention".into(), flops, x, size * q.elem_count() as f64)
+            }
+            Saved::Tokens { .. } => ("tokens".into(), 0.0, 0.0, 0.0),
+            Saved::FirstToken { .. } => ("first token".into(), 0.0, 0.0, 0.0),
             Saved::Narrow { .. } => ("narrow".into(), 0.0, 0.0, 0.0),
             Saved::Concat { .. } => ("concat".into(), 0.0, 0.0, 0.0),
         };

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
-use super::plan::Job;
+use super::plan::{Job, Seeded};
 use crate::bench::worlds::{children_cpu_seconds, number};
 use crate::programs;
 
@@ -90,10 +90,13 @@ impl Cache {
             Some(start) => Self::key(start)?,
             None => row.init.clone().unwrap_or_default(),
         };
-        let all = json!({
-            "version": VERSION, "world": [WORLD.to_string(), Self::world_name(job)],
+        let mut all = json!({
+            "version": VERSION, "world": [WORLD.to_string(), job.trained_on.name()],
             "preset": preset, "set": row.set, "init": init, "train_seed": row.train_seed,
         });
+        if let Some((world, options)) = &job.then {
+            all["then"] = json!([world.name(), options]);
+        }
         let digest = Sha256::digest(all.to_string().as_bytes());
         Ok(digest.iter().take(8).map(|b| format!("{b:02x}")).collect())
     }
@@ -127,9 +130,51 @@ impl Cache {
     /// # Errors
     /// If a program fails.
     pub fn run(&mut self, job: &Job) -> Result<Outcome> {
+        let outcome = match &job.then {
+            Some((world, options)) => self.evaluate(job, world, options)?,
+            None => self.train(job)?,
+        };
+        let text = serde_json::to_string_pretty(&outcome)?;
+        write_atomic(&self.result(job)?, text.as_bytes())?;
+        Ok(outcome)
+    }
+
+    /// Where a training leaves its model: it is done if it is not there.
+    fn model(&mut self, training: &Job) -> Result<PathBuf> {
+        let run = self.folder.join("runs").join(Self::key(training)?);
+        let model = run.join("model.safetensors");
+        if !model.is_file() {
+            self.run(training)?;
+        }
+        Ok(model)
+    }
+
+    /// Evaluates the model of a training elsewhere or otherwise.
+    fn evaluate(&mut self, job: &Job, world: &Seeded, options: &[String]) -> Result<Outcome> {
+        let training = job.training();
+        let model = self.model(&training)?;
+        let run = model.parent().context("a model lies in a run")?;
+        let (run, data) = (run.display().to_string(), self.world(world)?);
+        let mut arguments = vec!["eval", "--run", &run, "--data", &data];
+        arguments.extend(options.iter().map(String::as_str));
+        let result = programs::json("reid-train", &arguments)?;
+        let score = find_score(&result).with_context(|| format!("no scores in {result}"))?;
+        let trained = self.get(&training)?;
+        Ok(Outcome {
+            title: job.title(),
+            start: score,
+            last: score,
+            best: score,
+            labels: Value::Null,
+            cpu_minutes: trained.and_then(|t| t.cpu_minutes),
+            onnx: None,
+        })
+    }
+
+    fn train(&mut self, job: &Job) -> Result<Outcome> {
         let run = self.folder.join("runs").join(Self::key(job)?);
         let out = run.display().to_string();
-        let data = format!("market1501:{}", self.world(job)?);
+        let data = self.world(&job.trained_on)?;
         let row = &job.row;
         let mut arguments = vec![
             "fit",
@@ -143,14 +188,7 @@ impl Cache {
         let resumed = run.join("config.toml").is_file();
         let seed = format!("seed={}", row.train_seed);
         let init = match &job.init {
-            Some(start) => {
-                let model = self.folder.join("runs").join(Self::key(start)?);
-                let model = model.join("model.safetensors");
-                if !model.is_file() {
-                    self.run(start)?;
-                }
-                Some(model.display().to_string())
-            }
+            Some(start) => Some(self.model(start)?.display().to_string()),
             None => row.init.clone(),
         };
         if resumed {
@@ -196,8 +234,6 @@ impl Cache {
             cpu_minutes: (!resumed).then_some(minutes),
             onnx: job.export.then(|| self.export(&run, &data)).transpose()?,
         };
-        let text = serde_json::to_string_pretty(&outcome)?;
-        write_atomic(&self.result(job)?, text.as_bytes())?;
         // The network stays, others may start from it; what resuming needs does not.
         let _ = fs::remove_dir_all(run.join("state"));
         Ok(outcome)
@@ -216,7 +252,8 @@ impl Cache {
         let map = |what: [&str; 2]| -> Result<f64> {
             let arguments = ["eval", what[0], what[1], "--data", data];
             let result = programs::json("reid-train", &arguments)?;
-            find_map(&result).with_context(|| format!("no mAP in {result}"))
+            let found = find_score(&result).with_context(|| format!("no scores in {result}"))?;
+            Ok(found.map)
         };
         Ok(Onnx {
             cosine: least,
@@ -225,31 +262,21 @@ impl Cache {
         })
     }
 
-    /// What tells worlds apart.
-    fn world_name(job: &Job) -> String {
-        let cameras = job.cameras.map(|n| format!("-{n}-cameras"));
-        format!("{}{}-{}", job.world, cameras.unwrap_or_default(), job.seed)
-    }
-
-    /// The world of a job.
-    fn world(&self, job: &Job) -> Result<String> {
-        let path = self.folder.join("worlds").join(Self::world_name(job));
+    /// A world as `--data` names it; it is made if it is not there.
+    fn world(&self, seeded: &Seeded) -> Result<String> {
+        let path = self.folder.join("worlds").join(seeded.name());
         let out = path.display().to_string();
+        let kind = seeded.world.kind;
         if !path.exists() {
             let half = format!("{out}.part");
             let _ = fs::remove_dir_all(&half);
-            let seed = job.seed.to_string();
-            let cameras = job.cameras.map(|n| n.to_string());
-            let mut arguments = vec![
-                "crops", "--out", &half, "--preset", &job.world, "--seed", &seed,
-            ];
-            if let Some(cameras) = &cameras {
-                arguments.extend(["--cameras", cameras]);
-            }
+            let seed = seeded.seed.to_string();
+            let mut arguments = vec![kind.command(), "--out", &half, "--seed", &seed];
+            arguments.extend(seeded.world.options.iter().map(String::as_str));
             programs::json("reid-world", &arguments)?;
             fs::rename(&half, &path).with_context(|| out.clone())?;
         }
-        Ok(out)
+        Ok(format!("{}:{out}", kind.data()))
     }
 }
 
@@ -276,14 +303,17 @@ fn cosines(value: &Value, least: &mut f64) {
     }
 }
 
-/// The first mAP in an answer of `reid-train eval`.
-fn find_map(value: &Value) -> Option<f64> {
-    match value {
-        Value::Object(fields) => fields
-            .get("map")
-            .and_then(Value::as_f64)
-            .or_else(|| fields.values().find_map(find_map)),
-        Value::Array(all) => all.iter().find_map(find_map),
-        _ => None,
-    }
+/// The first scores in an answer of `reid-train eval`.
+fn find_score(value: &Value) -> Option<Score> {
+    let inside = match value {
+        Value::Object(fields) => {
+            if let Ok(found) = score(value) {
+                return Some(found);
+            }
+            fields.values().collect()
+        }
+        Value::Array(all) => all.iter().collect(),
+        _ => Vec::new(),
+    };
+    inside.into_iter().find_map(find_score)
 }

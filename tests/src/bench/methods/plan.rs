@@ -20,10 +20,55 @@ pub enum Part {
     Large,
 }
 
+/// A simulated world.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct World {
+    /// What tables call it.
+    pub name: String,
+    /// Subcommand of `reid-world`, and what data it makes.
+    pub kind: WorldKind,
+    /// Its options but `--out` and `--seed`.
+    pub options: Vec<String>,
+    /// Its seed, if it is always the same one.
+    #[serde(default)]
+    pub seed: Option<u64>,
+}
+
+/// What a world consists of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum WorldKind {
+    /// Pictures in Market-1501's layout.
+    Crops,
+    /// Tracklets in the layout of MARS.
+    Tracklets,
+}
+
+impl WorldKind {
+    /// Subcommand of `reid-world`.
+    pub fn command(self) -> &'static str {
+        match self {
+            WorldKind::Crops => "crops",
+            WorldKind::Tracklets => "tracklets",
+        }
+    }
+
+    /// Kind in `--data`.
+    pub fn data(self) -> &'static str {
+        match self {
+            WorldKind::Crops => "market1501",
+            WorldKind::Tracklets => "mars",
+        }
+    }
+}
+
 /// All of it.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Plan {
+    /// Worlds.
+    pub world: Vec<World>,
     /// Tables, in the order in which they are printed.
     pub table: Vec<Table>,
     /// What the texts say of rows.
@@ -31,6 +76,8 @@ pub struct Plan {
     pub claim: Vec<Claim>,
     #[serde(skip)]
     seeds: Vec<u64>,
+    #[serde(skip)]
+    parts: Vec<Part>,
 }
 
 /// A table.
@@ -41,12 +88,12 @@ pub struct Table {
     pub title: String,
     /// When it is run.
     pub part: Part,
-    /// World preset of `reid-world crops`.
+    /// Where rows are evaluated, and trained unless `source` says otherwise: the name of a [`World`].
     #[serde(default = "bench")]
     pub world: String,
-    /// Its cameras, if not the preset's.
+    /// Where rows are trained, if it is another world; the table's own one has the usual seeds.
     #[serde(default)]
-    pub cameras: Option<usize>,
+    pub source: Option<String>,
     /// Whether every row is trained on all seeds, or on the first alone.
     #[serde(default)]
     pub all_seeds: bool,
@@ -78,6 +125,10 @@ pub struct Row {
     /// Seed of the training itself.
     #[serde(default = "one")]
     pub train_seed: u64,
+    /// How the finished model is evaluated, as options of `reid-train eval`, if otherwise than by the training itself. Rows that
+    /// differ in this alone share a training.
+    #[serde(default)]
+    pub eval: Vec<String>,
 }
 
 /// `better` is claimed to be above `worse`.
@@ -100,15 +151,29 @@ fn one() -> u64 {
     1
 }
 
-/// One training of a row.
+/// A world with its seed.
+#[derive(Clone, Debug)]
+pub struct Seeded {
+    /// Which.
+    pub world: World,
+    /// Seed.
+    pub seed: u64,
+}
+
+impl Seeded {
+    /// What tells worlds apart.
+    pub fn name(&self) -> String {
+        format!("{}-{}", self.world.name, self.seed)
+    }
+}
+
+/// One training of a row, or one evaluation of a training.
 #[derive(Clone, Debug)]
 pub struct Job {
-    /// World preset.
-    pub world: String,
-    /// Cameras of it, if not the preset's.
-    pub cameras: Option<usize>,
-    /// World seed.
-    pub seed: u64,
+    /// Where it is trained and, while it is, evaluated.
+    pub trained_on: Seeded,
+    /// Where and how the finished model is evaluated, if otherwise.
+    pub then: Option<(Seeded, Vec<String>)>,
     /// What.
     pub row: Row,
     /// Whether the model is exported and evaluated as ONNX.
@@ -120,10 +185,20 @@ pub struct Job {
 impl Job {
     /// For people.
     pub fn title(&self) -> String {
+        let world = self.then.as_ref().map_or(&self.trained_on, |t| &t.0);
         format!(
             "{} (world {}, seed {})",
-            self.row.name, self.world, self.seed
+            self.row.name, world.world.name, world.seed
         )
+    }
+
+    /// The training without what follows it.
+    pub fn training(&self) -> Job {
+        Job {
+            then: None,
+            export: false,
+            ..self.clone()
+        }
     }
 }
 
@@ -151,14 +226,28 @@ impl Plan {
                 );
             }
         }
-        plan.table.retain(|t| parts.contains(&t.part));
+        let worlds = plan.world.iter().map(|w| w.name.as_str());
+        let worlds: Vec<&str> = worlds.collect();
+        for table in &plan.table {
+            for name in std::iter::once(&table.world).chain(&table.source) {
+                ensure!(
+                    worlds.contains(&name.as_str()),
+                    "tests/bench/methods.toml: no world is called {name}"
+                );
+            }
+        }
+        plan.parts = parts.to_vec();
         Ok(plan)
+    }
+
+    /// Tables of the parts that are asked for.
+    pub fn tables(&self) -> impl Iterator<Item = &Table> {
+        self.table.iter().filter(|t| self.parts.contains(&t.part))
     }
 
     /// Every training, in the order of the tables.
     pub fn jobs(&self) -> impl Iterator<Item = Job> + '_ {
-        let tables = self.table.iter();
-        tables.flat_map(move |table| {
+        self.tables().flat_map(move |table| {
             let rows = table.row.iter();
             rows.flat_map(move |row| self.jobs_of(table, row))
         })
@@ -172,15 +261,26 @@ impl Plan {
     }
 
     fn job(&self, table: &Table, row: &Row, seed: u64) -> Job {
-        let rows = self.table.iter().flat_map(|t| &t.row);
-        let init = row.init.as_deref();
-        let start = init.and_then(|id| rows.clone().find(|r| r.id == id));
+        let seeded = |name: &str| {
+            let world = self.world.iter().find(|w| w.name == name);
+            let world = world.expect("read has looked for all names").clone();
+            Seeded {
+                seed: world.seed.unwrap_or(seed),
+                world,
+            }
+        };
+        let own = seeded(&table.world);
+        let (trained_on, then) = match &table.source {
+            Some(source) => (seeded(source), Some((own, row.eval.clone()))),
+            None if row.eval.is_empty() => (own, None),
+            None => (own.clone(), Some((own, row.eval.clone()))),
+        };
+        let start = row.init.as_deref().and_then(|id| self.find(id));
         Job {
-            world: table.world.clone(),
-            cameras: table.cameras,
-            seed,
+            trained_on,
+            then,
             export: table.export && Some(&seed) == self.seeds.first(),
-            init: start.map(|start| Box::new(self.job(table, start, seed))),
+            init: start.map(|(table, start)| Box::new(self.job(table, start, seed).training())),
             row: row.clone(),
         }
     }
@@ -202,12 +302,20 @@ mod tests {
     fn the_plan_can_be_read_and_every_row_can_be_trained() {
         let all = [Part::Methods, Part::Ablations, Part::Large];
         let plan = Plan::read(&[1, 2, 3], &all).unwrap();
+        let mut ids = std::collections::BTreeSet::new();
         for job in plan.jobs() {
             let row = &job.row;
+            ids.insert(row.id.clone());
             let config = reid_train::config::load(&row.method, Some(&row.preset), None, &row.set);
             let config = config.unwrap_or_else(|e| panic!("{}: {e:#}", row.id));
             config.model.graph().unwrap();
         }
+        assert!(
+            plan.table
+                .iter()
+                .flat_map(|t| &t.row)
+                .all(|r| ids.contains(&r.id))
+        );
         assert!(Plan::read(&[], &all).is_err());
     }
 }

@@ -14,7 +14,7 @@ const NOISE: f64 = 2.0;
 /// # Errors
 /// If a result cannot be read.
 pub fn print(plan: &Plan, cache: &Cache) -> Result<()> {
-    for table in &plan.table {
+    for table in plan.tables() {
         println!("\n### {}\n", table.title);
         let onnx = if table.export {
             " | ONNX: cosine, mAP"
@@ -51,10 +51,8 @@ fn line(plan: &Plan, cache: &Cache, table: &Table, row: &Row) -> Result<String> 
             _ => format!("{:.1} ({})", mean(&values), each.join(", ")),
         }
     };
-    let clusters: Vec<String> = all
-        .iter()
-        .map(|o| o.labels["clusters"].to_string())
-        .collect();
+    let clusters = |o: &Outcome| o.labels["clusters"].as_u64().map(|n| n.to_string());
+    let clusters: Vec<String> = all.iter().filter_map(clusters).collect();
     let minutes: Vec<f64> = all.iter().filter_map(|o| o.cpu_minutes).collect();
     let minutes = match minutes.is_empty() {
         true => "interrupted".into(),
