@@ -229,7 +229,9 @@ fn attention(x: &Value, heads: usize) -> Vec<f32> {
         for token in 0..tokens {
             let query = part(token, 0, head);
             let logit = |t| distance::dot(query, part(t, 1, head)) / (each as f32).sqrt();
-            let powers: Vec<f32> = (0..tokens).map(|t| logit(t).exp()).collect();
+            let logits: Vec<f32> = (0..tokens).map(logit).collect();
+            let top = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+            let powers: Vec<f32> = logits.iter().map(|l| (l - top).exp()).collect();
             let sum: f32 = powers.iter().sum();
             for (t, power) in powers.iter().enumerate() {
                 for (i, value) in part(t, 2, head).iter().enumerate() {

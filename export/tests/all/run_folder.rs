@@ -60,6 +60,7 @@ pub(crate) fn random_weights(graph: &Graph, seed: u64) -> Weights {
         let fan_in: usize = param.shape.iter().skip(1).product();
         let mut value = || match param.shape.len() {
             4 => draw.normal() * (2.0 / fan_in as f32).sqrt(),
+            2 => draw.normal() * (1.0 / fan_in as f32).sqrt(),
             _ if param.name == "pool.p" => 3.2,
             _ if param.name == "neck.bias" => 0.0,
             _ if param.name.ends_with("running_var") || param.name.ends_with("weight") => {
