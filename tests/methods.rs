@@ -115,15 +115,18 @@ fn whole_life(method: &'static str, preset: &'static str) {
         let least = verified["min_cosine"].as_f64().unwrap();
         assert!(least >= 0.9999, "{preset} in {backend}: {verified}");
     }
-    let map = |what: &str, of: &str| {
-        let result = json("reid-train", &["eval", what, of, "--data", world()]).unwrap();
+    let map = |what: &str, of: &str, more: &[&str]| {
+        let arguments = [&["eval", what, of, "--data", world()], more].concat();
+        let result = json("reid-train", &arguments).unwrap();
         result["map"].as_f64().unwrap()
     };
-    let (by_run, by_file) = (map("--run", &folder), map("--onnx", &onnx));
-    assert!(
-        (by_run - by_file).abs() < 1e-3,
-        "{preset}: {by_run} and {by_file}"
-    );
+    for more in [&[][..], &["--flip"]] {
+        let (by_run, by_file) = (map("--run", &folder, more), map("--onnx", &onnx, more));
+        assert!(
+            (by_run - by_file).abs() < 1e-3,
+            "{preset} {more:?}: {by_run} and {by_file}"
+        );
+    }
 }
 
 macro_rules! lives {

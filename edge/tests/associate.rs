@@ -260,6 +260,57 @@ fn bars_adapt_to_an_embedding_that_finds_everybody_alike() {
     assert!(f1 > 0.6, "pairwise F1 {f1}");
 }
 
+/// Two people who differ in nothing but the order: one begins as `u` and ends as `v`, the other the other way round.
+#[test]
+fn parts_in_time_tell_apart_whom_the_mean_confuses() {
+    let mut rng = Random(5);
+    let (u, v) = (direction(&mut rng), direction(&mut rng));
+    let identities = |parts: usize| -> Vec<Option<IdentityId>> {
+        let config = AssociateConfig {
+            temporal_parts: parts,
+            ..given_bars()
+        };
+        config.check(&[]).unwrap();
+        let mut a = associator(config, 1);
+        // Twice each, one after the other.
+        let people = [[&u, &v], [&v, &u], [&u, &v], [&v, &u]];
+        for (tracklet, halves) in people.into_iter().enumerate() {
+            let start = 10.0 * tracklet as f64;
+            for i in 0..12 {
+                let look = Observation {
+                    tracklet: TrackletId(tracklet as u64),
+                    camera: 0,
+                    time: start + 0.25 * f64::from(i),
+                    ltrb: Ltrb {
+                        left: 0.0,
+                        top: 0.0,
+                        right: 40.0,
+                        bottom: 100.0,
+                    },
+                    embedding: halves[usize::from(i >= 6)].clone(),
+                    quality: 0.8,
+                };
+                a.observe(look).unwrap();
+            }
+            let id = TrackletId(tracklet as u64);
+            a.ended(id, start + 3.0).unwrap();
+            a.decide(start + 3.0).unwrap();
+        }
+        a.finish(100.0).unwrap();
+        let of = |tracklet| a.decision(TrackletId(tracklet)).identity();
+        (0..4).map(of).collect()
+    };
+    let whole = identities(1);
+    assert!(
+        whole[0].is_some() && whole.iter().all(|id| *id == whole[0]),
+        "{whole:?}"
+    );
+    let parts = identities(2);
+    assert!(parts[0].is_some() && parts[1].is_some(), "{parts:?}");
+    assert_ne!(parts[0], parts[1]);
+    assert_eq!(parts[..2], parts[2..], "recognised again");
+}
+
 /// One person in two cameras is hardly more alike than two people are at times.
 const POOR: Lens = Lens {
     common: 0.8,

@@ -25,6 +25,7 @@ pub mod preprocess;
 pub mod probe;
 pub mod runtime;
 pub mod shape;
+pub mod temporal;
 pub mod weights;
 
 pub use card::ModelCard;

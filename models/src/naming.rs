@@ -279,6 +279,44 @@ mod tests {
     }
 
     #[test]
+    fn a_transformer_by_its_teachers_names_and_for_other_pictures() {
+        let config = |height, input_width| crate::backbones::BackboneConfig {
+            backbone: crate::backbones::Backbone::VitSmall16,
+            width: 4,
+            height,
+            input_width,
+            ..Default::default()
+        };
+        let file = config(224, 224).build().unwrap();
+        let named = file.params.iter().map(|p| {
+            let n = p.shape.iter().product();
+            let value = (p.shape.clone(), vec![0.25; n]);
+            (format!("teacher.backbone.{}", p.name), value)
+        });
+        let mut weights = Weights {
+            tensors: named.filter(|(name, _)| !name.contains("neck")).collect(),
+        };
+        let left_over = "teacher.head.mlp.0.weight";
+        let head = (vec![3], vec![0.0; 3]);
+        weights.tensors.insert(left_over.into(), head);
+        let graph = config(256, 128).build().unwrap();
+        let (selected, report) = select(&graph, &weights);
+        assert_eq!(report.reshaped_refused, [""; 0]);
+        assert_eq!(report.unused, [left_over]);
+        assert!(report.missing.iter().all(|name| name.starts_with("neck.")));
+        let (shape, values) = &selected.tensors["pos_embed"];
+        assert_eq!(shape, &[1, 1 + 16 * 8, 24]);
+        assert!(values.iter().all(|v| (v - 0.25).abs() < 1e-6));
+        // Positions whose grid nobody knows are refused with both shapes.
+        let odd = (vec![1, 1 + 7, 24], vec![0.0; 8 * 24]);
+        let name = "teacher.backbone.pos_embed".to_owned();
+        weights.tensors.insert(name, odd);
+        let (_, report) = select(&graph, &weights);
+        let refused = "pos_embed: the file has [1, 8, 24], the graph wants [1, 129, 24]";
+        assert_eq!(report.reshaped_refused, [refused]);
+    }
+
+    #[test]
     fn gem_has_its_exponent_under_other_names() {
         for name in ["heads.pool_layer.p", "module.gap.p", "global_pool.p"] {
             assert_eq!(canonical(name, 0), "pool.p");

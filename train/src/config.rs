@@ -101,6 +101,9 @@ pub struct ModelConfig {
     /// ABMT: whether branch b takes maxima where branch a takes means.
     #[serde(default = "yes")]
     pub branch_maxima: bool,
+    /// ABMT: whether there is a third branch, two blocks deeper than branch a (table 4.4).
+    #[serde(default)]
+    pub branch_third: bool,
     /// SCR: how each branch's map is split: "1", "s2" (stripes), "c2" (groups of channels), "s2c2".
     #[serde(default = "pyramid")]
     pub partitions: Vec<Partition>,
@@ -167,6 +170,7 @@ impl ModelConfig {
             Head::Branches => backbone.build_branches(Branches {
                 deeper: self.branch_deeper,
                 maxima: self.branch_maxima,
+                third: self.branch_third,
             }),
             Head::Parts => backbone.build_parts(),
             Head::Partitions => backbone.build_partitions(&self.partitions, self.part_width),

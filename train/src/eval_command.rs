@@ -10,7 +10,7 @@ use reid_train::data::{Spec, dataset};
 use reid_train::eval::command::{RankOptions, rank_file};
 use reid_train::eval::protocol::{Outcome, Protocol, Settings};
 use reid_train::eval::rank::Metric;
-use reid_train::extract::{features, onnx_features};
+use reid_train::extract::{features_of, onnx_features};
 use reid_train::fit::load_net;
 use reid_train::nn::device::DeviceSpec;
 use reid_train::run::RunFolder;
@@ -33,6 +33,9 @@ pub struct EvalArgs {
     protocol: Option<Protocol>,
     #[command(flatten)]
     settings: Settings,
+    /// Add every picture's mirror image: its embedding is the sum of both, made unit, as SSG, SCR and CANU are evaluated.
+    #[arg(long)]
+    flip: bool,
     /// Runtime for ONNX files.
     #[arg(long, default_value = "auto")]
     backend: BackendArg,
@@ -62,7 +65,9 @@ pub fn eval(args: &EvalArgs, device: DeviceSpec, json: bool) -> Result<()> {
         let run = RunFolder::open(path)?;
         let net = load_net(&run, device)?;
         let test = Test::new(&dataset, Some(protocol), &run.card()?.input, 0)?;
-        let sides = test.sides(args.settings.pooling, |store| features(&net, store))?;
+        let sides = test.sides(args.settings.pooling, |store| {
+            features_of(&net, store, args.flip)
+        })?;
         report(&path.display().to_string(), &sides, args, json)?;
     }
     for path in &args.onnx {
@@ -79,7 +84,7 @@ pub fn eval(args: &EvalArgs, device: DeviceSpec, json: bool) -> Result<()> {
         let input = embedder.card().input.clone();
         let test = Test::new(&dataset, Some(protocol), &input, 0)?;
         let sides = test.sides(args.settings.pooling, |store| {
-            onnx_features(&mut embedder, store)
+            onnx_features(&mut embedder, store, args.flip)
         })?;
         report(&path.display().to_string(), &sides, args, json)?;
     }

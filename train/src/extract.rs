@@ -24,7 +24,16 @@ const BATCH: usize = 64;
 /// If a picture can't be read (and the store doesn't tolerate it), an embedding isn't finite (names the picture), or memory
 /// doesn't suffice.
 pub fn features(net: &Net, store: &Arc<PictureStore>) -> Result<Features> {
-    let one = outputs(net, store, &[EMBEDDING], false)?.pop();
+    features_of(net, store, false)
+}
+
+/// As [`features`]; with `flip` an embedding is the sum of the picture's and its mirror image's, made unit, as SSG, SCR and CANU
+/// are evaluated.
+///
+/// # Errors
+/// As [`features`].
+pub fn features_of(net: &Net, store: &Arc<PictureStore>, flip: bool) -> Result<Features> {
+    let one = outputs(net, store, &[EMBEDDING], flip)?.pop();
     one.context("the network has no embedding")
 }
 
@@ -89,14 +98,28 @@ fn mirror(pictures: &[f32], width: usize) -> Vec<f32> {
     lines.flat_map(|line| line.iter().rev()).copied().collect()
 }
 
-/// As [`features`], by an ONNX file.
+/// As [`features_of`], by an ONNX file.
 ///
 /// # Errors
 /// As [`features`], or if the runtime refuses the input.
-pub fn onnx_features(embedder: &mut Embedder, store: &Arc<PictureStore>) -> Result<Features> {
+pub fn onnx_features(
+    embedder: &mut Embedder,
+    store: &Arc<PictureStore>,
+    flip: bool,
+) -> Result<Features> {
     let width = embedder.width();
+    let columns = store.spec().width;
     collect(store, width, LoaderConfig::default(), |count, pictures| {
-        Ok((embedder.embed_tensor(count, &pictures)?.concat(), width))
+        let mut rows = embedder.embed_tensor(count, &pictures)?.concat();
+        if flip {
+            let mirrored = embedder.embed_tensor(count, &mirror(&pictures, columns))?;
+            let both = rows.iter_mut().zip(mirrored.iter().flatten());
+            both.for_each(|(a, b)| *a += b);
+            for row in rows.chunks_exact_mut(width) {
+                normalize(row)?;
+            }
+        }
+        Ok((rows, width))
     })
 }
 
@@ -144,4 +167,16 @@ pub fn labels(store: &PictureStore) -> (Vec<i64>, Vec<i64>) {
         .iter()
         .map(|s| (s.pid, i64::from(s.camera)))
         .unzip()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::mirror;
+
+    #[test]
+    fn every_line_is_turned_by_itself() {
+        let two_lines = [1.0, 2.0, 3.0, 4.0, 5.0, 6.0];
+        assert_eq!(mirror(&two_lines, 3), [3.0, 2.0, 1.0, 6.0, 5.0, 4.0]);
+        assert_eq!(mirror(&mirror(&two_lines, 3), 3), two_lines);
+    }
 }

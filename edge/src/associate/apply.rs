@@ -24,6 +24,7 @@ pub(super) fn apply(
     changed: &mut BTreeSet<TrackletId>,
 ) -> Result<(), AssociateError> {
     let Associator {
+        config,
         gallery,
         tracks,
         members,
@@ -47,6 +48,7 @@ pub(super) fn apply(
             tracks,
             members,
             presence,
+            parts: config.temporal_parts,
             changed,
         };
         // First who comes and goes, then which identities become one: whether they can depends on all who came.
@@ -138,6 +140,8 @@ struct People<'a> {
     tracks: &'a mut BTreeMap<TrackletId, Track>,
     members: &'a mut HashMap<IdentityId, Vec<TrackletId>>,
     presence: &'a Presence,
+    /// `associate.temporal_parts`.
+    parts: usize,
     changed: &'a mut BTreeSet<TrackletId>,
 }
 
@@ -175,7 +179,7 @@ impl People<'_> {
             Decision::Ambiguous { .. } => track.ambiguous_since.or(Some(now)),
             _ => None,
         };
-        record(self.gallery, cameras, track, bars, was != is)?;
+        record(self.gallery, cameras, track, self.parts, bars, was != is)?;
         Ok(left)
     }
 
@@ -346,6 +350,7 @@ fn record(
     gallery: &mut Gallery,
     cameras: &[String],
     track: &mut Track,
+    parts: usize,
     bars: &Bars,
     fresh: bool,
 ) -> Result<(), GalleryError> {
@@ -372,7 +377,7 @@ fn record(
     track.given = track.count;
     if gives {
         gallery.remove_prototypes_of(identity, track.id)?;
-        for reference in track.references() {
+        for reference in track.references(parts) {
             gallery.add_prototype(
                 identity,
                 NewPrototype {

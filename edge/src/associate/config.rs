@@ -6,6 +6,9 @@ use serde::{Deserialize, Serialize};
 
 use super::AssociateError;
 
+/// As many as a tracklet gives references to its identity.
+const MAX_PARTS: usize = super::tracklet::REFERENCES;
+
 /// `[associate]`: when a tracklet is recognised and when it is somebody new.
 ///
 /// Thresholds are cosine similarities and belong to one model on one site: those that are absent are learned from the
@@ -39,6 +42,9 @@ pub struct AssociateConfig {
     pub requery_secs: f64,
     /// Seconds after which a tracklet that resembles somebody, though not enough, is a new identity all the same.
     pub ambiguous_secs: f64,
+    /// Parts in time into which a tracklet's looks are split, 1 to 4. With more than one, beginnings are compared with beginnings
+    /// and ends with ends (temporal partition pooling): it pays where people pass a camera the same way each time.
+    pub temporal_parts: usize,
     /// Whether two cameras can see the same spot. If not, nobody is in two of them at once.
     pub overlapping: bool,
     /// Seconds that a change of camera takes at least, whichever the cameras.
@@ -75,6 +81,7 @@ impl Default for AssociateConfig {
             min_secs: 1.0,
             requery_secs: 0.5,
             ambiguous_secs: 4.0,
+            temporal_parts: 1,
             overlapping: false,
             min_travel_secs: 0.0,
             travel: Vec::new(),
@@ -135,6 +142,10 @@ impl AssociateConfig {
         }
         if self.min_crops == 0 {
             return refuse("min_crops", "0".into(), "must be at least 1");
+        }
+        if !(1..=MAX_PARTS).contains(&self.temporal_parts) {
+            let remedy = format!("must be 1 to {MAX_PARTS}");
+            return refuse("temporal_parts", self.temporal_parts.to_string(), &remedy);
         }
         for (key, value) in [
             ("min_secs", self.min_secs),

@@ -91,11 +91,12 @@ fn impossible(a: &Associator, track: &Track, identity: IdentityId, open: &[Track
 
 fn row(a: &Associator, id: TrackletId, open: &[TrackletId], bars: &Bars) -> Row {
     let track = &a.tracks[&id];
+    let parts = a.config.temporal_parts;
     let (impossible, mut candidates): (Vec<Candidate>, Vec<Candidate>) =
-        similarity::candidates(&a.gallery, &a.cameras, track, bars)
+        similarity::candidates(&a.gallery, &a.cameras, track, parts, bars)
             .into_iter()
             .partition(|c| impossible(a, track, c.identity, open));
-    similarity::agreement(&mut candidates, track, bars);
+    similarity::agreement(&mut candidates, track, parts, bars);
     let shadowed = open.iter().map(|o| &a.tracks[o]).any(|other| {
         let smaller = track.last_box.area().min(other.last_box.area());
         other.camera == track.camera

@@ -17,8 +17,6 @@ mod tracklet;
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 
-use reid_models::distance::dot;
-
 use crate::gallery::{Gallery, GalleryError};
 use crate::types::{Assignment, Decision, IdentityId, Observation, TrackletId};
 
@@ -260,19 +258,20 @@ impl Associator {
 
     /// Takes free negatives and positives from the tracklets at hand.
     fn learn(&mut self, open: &[TrackletId]) {
-        let ready: Vec<(&Track, Vec<f32>)> = open
+        let parts = self.config.temporal_parts;
+        let ready: Vec<(&Track, Vec<Vec<f32>>)> = open
             .iter()
             .filter_map(|id| self.tracks.get(id))
             .filter(|t| self.ready(t))
-            .map(|t| (t, t.mean()))
+            .map(|t| (t, t.parts(parts)))
             .collect();
-        for (i, (a, mean_a)) in ready.iter().enumerate() {
+        for (i, (a, parts_a)) in ready.iter().enumerate() {
             if let Some(similarity) = a.self_similarity() {
                 self.calibration.same(a.id, similarity);
             }
-            for (b, mean_b) in &ready[i + 1..] {
+            for (b, parts_b) in &ready[i + 1..] {
                 if self.presence.certainly_two(a, b) {
-                    let similarity = dot(mean_a, mean_b);
+                    let similarity = similarity::between_parts(parts_a, parts_b);
                     self.calibration
                         .different(a.id, b.id, a.camera == b.camera, similarity);
                 }

@@ -3,8 +3,9 @@
 use std::collections::{BTreeMap, HashSet};
 
 use reid_models::distance::dot;
+use reid_models::temporal;
 
-use crate::gallery::{Gallery, Key, Profile, camera_name};
+use crate::gallery::{Gallery, Key, Profile, Prototype, camera_name};
 use crate::types::{IdentityId, TrackletId};
 
 use super::bars::Bars;
@@ -16,7 +17,34 @@ const CANDIDATES: usize = 24;
 /// One identity's references, summed up per camera, without those of the asking tracklet.
 struct View {
     same_camera: bool,
+    /// Of all references, unit length.
     centroid: Vec<f32>,
+    /// Of each part in time; empty if tracklets are compared as a whole.
+    parts: Vec<Vec<f32>>,
+}
+
+/// What a view is compared with.
+enum Asked<'a> {
+    /// A tracklet's parts, or its whole.
+    Parts(&'a [Vec<f32>]),
+    /// One look, and the part in time that it belongs to.
+    Look(&'a [f32], usize),
+}
+
+impl View {
+    fn similarity(&self, asked: &Asked) -> f32 {
+        match asked {
+            Asked::Parts([whole]) => dot(&self.centroid, whole),
+            Asked::Parts(parts) => between_parts(&self.parts, parts),
+            Asked::Look(look, part) => dot(self.parts.get(*part).unwrap_or(&self.centroid), look),
+        }
+    }
+}
+
+/// Mean similarity of parts in time, each with its own: the cosine of the parts side by side.
+pub(super) fn between_parts(a: &[Vec<f32>], b: &[Vec<f32>]) -> f32 {
+    let sum: f32 = a.iter().zip(b).map(|(a, b)| dot(a, b)).sum();
+    sum / a.len().min(b.len()).max(1) as f32
 }
 
 /// An identity that a tracklet may be.
@@ -30,28 +58,54 @@ pub(super) struct Candidate {
     views: Vec<View>,
 }
 
-fn views(profile: &Profile, run: &str, asking: TrackletId, camera: &str) -> Vec<View> {
-    let mut sums: BTreeMap<&str, Vec<f32>> = BTreeMap::new();
-    for p in &profile.prototypes {
-        if p.tracklet == asking && p.run == run {
-            continue;
-        }
-        let sum = sums
-            .entry(&p.camera)
-            .or_insert_with(|| vec![0.0; p.embedding.len()]);
+/// Adds references to a sum, each by its quality.
+fn add(sum: &mut Vec<f32>, references: &[&Prototype]) {
+    for p in references {
+        sum.resize(p.embedding.len(), 0.0);
         for (s, x) in sum.iter_mut().zip(p.embedding.iter()) {
             *s += p.quality.clamp(0.05, 1.0) * x;
         }
     }
-    sums.into_iter()
-        .map(|(name, sum)| View {
-            same_camera: name == camera,
-            centroid: unit(sum),
-        })
-        .collect()
 }
 
-fn score(views: &[View], embedding: &[f32], bars: &Bars) -> Option<f32> {
+fn views(
+    profile: &Profile,
+    run: &str,
+    asking: TrackletId,
+    camera: &str,
+    parts: usize,
+) -> Vec<View> {
+    // Of each camera the references of each tracklet.
+    let mut given: BTreeMap<&str, BTreeMap<(&str, TrackletId), Vec<&Prototype>>> = BTreeMap::new();
+    for p in &profile.prototypes {
+        if p.tracklet == asking && p.run == run {
+            continue;
+        }
+        let of_camera = given.entry(&p.camera).or_default();
+        of_camera.entry((&p.run, p.tracklet)).or_default().push(p);
+    }
+    let view = |(name, tracklets): (&str, BTreeMap<_, Vec<&Prototype>>)| {
+        let mut all = Vec::new();
+        let mut sums = vec![Vec::new(); if parts > 1 { parts } else { 0 }];
+        for mut references in tracklets.into_values() {
+            references.sort_by(|a, b| a.time.total_cmp(&b.time).then(a.key.cmp(&b.key)));
+            add(&mut all, &references);
+            // A part whose reference had to go is stood in for by its neighbour.
+            let own = temporal::parts(references.len(), parts.max(1));
+            for (sum, part) in sums.iter_mut().zip(own) {
+                add(sum, &references[part]);
+            }
+        }
+        View {
+            same_camera: name == camera,
+            centroid: unit(all),
+            parts: sums.into_iter().map(unit).collect(),
+        }
+    };
+    given.into_iter().map(view).collect()
+}
+
+fn score(views: &[View], asked: &Asked, bars: &Bars) -> Option<f32> {
     views
         .iter()
         .map(|v| {
@@ -60,7 +114,7 @@ fn score(views: &[View], embedding: &[f32], bars: &Bars) -> Option<f32> {
             } else {
                 0.0
             };
-            (dot(&v.centroid, embedding) - offset).clamp(-1.0, 1.0)
+            (v.similarity(asked) - offset).clamp(-1.0, 1.0)
         })
         .max_by(f32::total_cmp)
 }
@@ -70,9 +124,11 @@ pub(super) fn candidates(
     gallery: &Gallery,
     cameras: &[String],
     track: &Track,
+    parts: usize,
     bars: &Bars,
 ) -> Vec<Candidate> {
     let mean = track.mean();
+    let asked = track.parts(parts);
     let own: HashSet<Key> = track
         .decision
         .identity()
@@ -100,11 +156,11 @@ pub(super) fn candidates(
         .into_iter()
         .filter_map(|id| {
             let profile = gallery.profile(id)?;
-            let views = views(profile, gallery.run(), track.id, camera);
+            let views = views(profile, gallery.run(), track.id, camera, parts);
             Some(Candidate {
                 identity: id,
                 seq: profile.seq,
-                score: score(&views, &mean, bars)?,
+                score: score(&views, &Asked::Parts(&asked), bars)?,
                 agreement: 0.0,
                 views,
             })
@@ -123,10 +179,10 @@ pub(super) fn between(gallery: &Gallery, one: IdentityId, other: IdentityId, bar
         a.prototypes.iter().map(|p| p.camera.as_str()).collect();
     let mut best = -1.0f32;
     for camera in cameras {
-        let theirs = views(b, "", TrackletId(0), camera);
-        for view in views(a, "", TrackletId(0), camera) {
+        let theirs = views(b, "", TrackletId(0), camera, 1);
+        for view in views(a, "", TrackletId(0), camera, 1) {
             if view.same_camera
-                && let Some(s) = score(&theirs, &view.centroid, bars)
+                && let Some(s) = score(&theirs, &Asked::Parts(&[view.centroid]), bars)
             {
                 best = best.max(s);
             }
@@ -136,16 +192,19 @@ pub(super) fn between(gallery: &Gallery, one: IdentityId, other: IdentityId, bar
 }
 
 /// Lets every look vote for the candidate it resembles most.
-pub(super) fn agreement(candidates: &mut [Candidate], track: &Track, bars: &Bars) {
+pub(super) fn agreement(candidates: &mut [Candidate], track: &Track, parts: usize, bars: &Bars) {
     if candidates.is_empty() || track.looks.is_empty() {
         return;
     }
     let mut votes = vec![0usize; candidates.len()];
-    for look in &track.looks {
+    let stretches = temporal::parts(track.looks.len(), parts.max(1));
+    for (i, look) in track.looks.iter().enumerate() {
+        let part = stretches.iter().position(|s| s.contains(&i));
+        let asked = Asked::Look(&look.embedding, part.unwrap_or_default());
         let best = candidates
             .iter()
             .enumerate()
-            .filter_map(|(i, c)| score(&c.views, &look.embedding, bars).map(|s| (i, s)))
+            .filter_map(|(i, c)| Some((i, score(&c.views, &asked, bars)?)))
             .max_by(|a, b| a.1.total_cmp(&b.1));
         if let Some((i, _)) = best {
             votes[i] += 1;

@@ -1,13 +1,14 @@
 //! What has been seen of one tracklet.
 
 use reid_models::distance::{dot, normalize};
+use reid_models::temporal;
 
 use crate::types::{CameraIndex, Decision, IdentityId, Ltrb, TrackletId};
 
 /// Looks kept; beyond that, of every two neighbours in time the better one stays.
 const MAX_LOOKS: usize = 32;
 /// Reference embeddings a tracklet gives to its identity.
-const REFERENCES: usize = 4;
+pub(super) const REFERENCES: usize = 4;
 
 /// One good crop.
 #[derive(Clone, Debug)]
@@ -115,11 +116,29 @@ impl Track {
         unit(self.sum.clone())
     }
 
-    /// Means of consecutive looks: less noisy than single ones, yet different in time.
-    pub(super) fn references(&self) -> Vec<Reference> {
-        let size = self.looks.len().div_ceil(REFERENCES).max(1);
-        self.looks
-            .chunks(size)
+    /// What it is compared by: the mean of all looks or, of several parts in time, the mean of each, unit length.
+    pub(super) fn parts(&self, count: usize) -> Vec<Vec<f32>> {
+        if count <= 1 || self.looks.is_empty() {
+            return vec![self.mean()];
+        }
+        let parts = temporal::parts(self.looks.len(), count).into_iter();
+        parts.map(|part| mean_of(&self.looks[part])).collect()
+    }
+
+    /// Means of consecutive looks: less noisy than single ones, yet different in time. Where tracklets are compared in several
+    /// `parts`, one for each.
+    pub(super) fn references(&self, parts: usize) -> Vec<Reference> {
+        let count = if parts > 1 { parts } else { REFERENCES };
+        let size = self.looks.len().div_ceil(count).max(1);
+        let chunks: Vec<&[Look]> = match self.looks.len() {
+            n if parts > 1 && n >= parts => {
+                let parts = temporal::parts(n, parts).into_iter();
+                parts.map(|part| &self.looks[part]).collect()
+            }
+            _ => self.looks.chunks(size).collect(),
+        };
+        chunks
+            .into_iter()
             .map(|part| {
                 let total: f32 = part.iter().map(|l| weight(l.quality)).sum();
                 Reference {

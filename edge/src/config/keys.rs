@@ -156,6 +156,7 @@ min_crops: Whole(1, 1_000_000) => "5", "good looks needed before anything is cla
 min_secs: FROM_ZERO => "1.0", "seconds of being seen needed before anything is claimed";
 requery_secs: FROM_ZERO => "0.5", "seconds between two queries for a tracklet that lives on";
 ambiguous_secs: FROM_ZERO => "4.0", "after so many seconds a tracklet that resembles somebody, though not enough, is a new identity";
+temporal_parts: Whole(1, 4) => "1", "parts in time into which a tracklet is split to compare beginnings with beginnings, ends with ends";
 overlapping: Flag => "false", "whether two cameras can see the same spot; if not, nobody is in two of them at once";
 min_travel_secs: FROM_ZERO => "0.0", "seconds that a change of camera takes at least";
 ["associate.travel"]

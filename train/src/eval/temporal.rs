@@ -6,19 +6,13 @@
 
 use rand::seq::index;
 use rand_chacha::ChaCha8Rng;
+pub use reid_models::temporal::even;
+use reid_models::temporal::parts as parts_of;
 
 /// Pictures taken of a tracklet (thesis 3.4.2: MARS).
 pub const FRAMES: usize = 15;
 /// Parts.
 pub const PARTS: usize = 3;
-
-/// `count` positions of `length`, evenly spaced: the middles of equal stretches, `floor((2 i + 1) length / (2 count))`. Positions
-/// repeat where `length` is less than `count`.
-pub fn even(length: usize, count: usize) -> Vec<usize> {
-    (0..count)
-        .map(|i| (2 * i + 1) * length / (2 * count))
-        .collect()
-}
 
 /// `count` positions of `length` at random, ascending: different ones if there are so many.
 pub fn random(length: usize, count: usize, rng: &mut ChaCha8Rng) -> Vec<usize> {
@@ -39,26 +33,8 @@ pub fn random(length: usize, count: usize, rng: &mut ChaCha8Rng) -> Vec<usize> {
 /// # Panics
 /// If there are no rows, or no parts.
 pub fn part_means(rows: &[&[f32]], parts: usize) -> Vec<f64> {
-    assert!(!rows.is_empty() && parts > 0, "a tracklet has pictures");
-    let spread: Vec<&[f32]>;
-    let rows = if rows.len() < parts {
-        spread = even(rows.len(), parts)
-            .into_iter()
-            .map(|i| rows[i])
-            .collect();
-        &spread
-    } else {
-        rows
-    };
-    let mut start = 0;
-    (0..parts)
-        .flat_map(|part| {
-            let len = rows.len() / parts + usize::from(part < rows.len() % parts);
-            let own = &rows[start..start + len];
-            start += len;
-            mean(own)
-        })
-        .collect()
+    let all = parts_of(rows.len(), parts).into_iter();
+    all.flat_map(|part| mean(&rows[part])).collect()
 }
 
 /// The mean of rows.
@@ -82,9 +58,6 @@ mod tests {
 
     #[test]
     fn positions_are_ascending_and_cover_the_tracklet() {
-        assert_eq!(even(15, 15), (0..15).collect::<Vec<_>>());
-        assert_eq!(even(45, 15)[..3], [1, 4, 7]);
-        assert_eq!(even(2, 3), [0, 1, 1]);
         let mut rng = ChaCha8Rng::seed_from_u64(3);
         for length in 1..60 {
             let got = random(length, 15, &mut rng);

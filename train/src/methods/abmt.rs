@@ -7,7 +7,7 @@
 //!
 //! (`loss.branches = "sum"` is what eq. 4.8 prints: twice as much of everything). Student and teacher see the same view.
 //! `loss.cross_branch = false` teaches a branch by itself; with a plain network, of one branch, that is the mean teacher of
-//! figure 4.3 (a).
+//! figure 4.3 (a). Of three branches (table 4.4) each is taught by the teacher's next one.
 //! Classifiers begin every epoch as the unit centres of the clusters in their branch. The weights are `loss.identity_weight`,
 //! `soft_identity_weight`, `soft_triplet_weight`. With `--source` the distance that is clustered knows how far pictures are from
 //! the source (`cluster.source_weight`); starting from a source's weights is eq. 4.1, the method `supervised` with
@@ -66,14 +66,11 @@ impl Abmt {
     /// # Errors
     /// If the settings don't fit, or the networks have no branches.
     pub fn new(config: &RunConfig, nets: Pair) -> Result<Self> {
-        let two = nets.student.graph().output(branches::NECKS[0]).is_ok();
-        let roles: Vec<[&'static str; 2]> = match two {
-            true => [0, 1]
-                .map(|b: usize| [branches::POOLED[b], branches::NECKS[b]])
-                .into(),
-            false => vec![[POOLED, NECK]],
-        };
-        if !two && config.loss.cross_branch {
+        let mut roles = branches::roles(nets.student.graph());
+        if roles.is_empty() {
+            roles.push([POOLED, NECK]);
+        }
+        if roles.len() == 1 && config.loss.cross_branch {
             return Err(usage(
                 "the method abmt wants a network with two branches: set model.head = \"branches\", or loss.cross_branch = false \
                  for a mean teacher of one",

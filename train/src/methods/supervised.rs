@@ -23,6 +23,8 @@ use crate::nn::{Mode, Net, init, ops};
 
 /// Standard deviation of the classifier's start (methods.md 1.1).
 const CLASSIFIER_STD: f32 = 0.001;
+/// After the names of what belongs to a branch.
+const SUFFIXES: [&str; 3] = ["", "_b", "_c"];
 /// Learning rate of the centres (the public code's).
 const CENTRE_RATE: f64 = 0.5;
 
@@ -60,14 +62,12 @@ pub fn build(
 impl Supervised {
     /// With a network made elsewhere.
     pub fn new(config: &RunConfig, net: Net) -> Self {
-        let two = net.graph().output(branches::NECKS[0]).is_ok();
+        let mut roles = branches::roles(net.graph());
+        if roles.is_empty() {
+            roles.push([POOLED, NECK]);
+        }
         Supervised {
-            roles: match two {
-                true => [0, 1]
-                    .map(|b: usize| [branches::POOLED[b], branches::NECKS[b]])
-                    .into(),
-                false => vec![[POOLED, NECK]],
-            },
+            roles,
             device: net.device().clone(),
             net,
             heads: Vec::new(),
@@ -103,7 +103,7 @@ impl Supervised {
     fn head_parameters(&self) -> (Vec<(String, Var)>, Vec<(String, Var)>) {
         let (mut classifiers, mut centres) = (Vec::new(), Vec::new());
         for (i, head) in self.heads.iter().enumerate() {
-            let branch = if i == 0 { "" } else { "_b" };
+            let branch = SUFFIXES[i];
             let name = format!("classifier{branch}.weight");
             classifiers.push((name, head.classifier.clone()));
             let own = head.centres.iter().cloned();
@@ -145,9 +145,9 @@ impl Method for Supervised {
         if self.heads.is_empty() {
             let mut heads = Vec::new();
             for (i, [pooled, neck]) in self.roles.iter().enumerate() {
-                let name = ["classifier.weight", "classifier_b.weight"][i];
+                let name = format!("classifier{}.weight", SUFFIXES[i]);
                 let width = self.net.graph().width(neck)?;
-                let mut rng = init::stream(self.seed, name);
+                let mut rng = init::stream(self.seed, &name);
                 let start = init::normal(&mut rng, CLASSIFIER_STD, labels.clusters * width);
                 let shape = (labels.clusters, width);
                 let classifier = Tensor::from_vec(start, shape, &self.device)?;
@@ -232,7 +232,7 @@ impl Method for Supervised {
             Ok(Some(tensor))
         };
         let mut heads = Vec::new();
-        for branch in ["", "_b"].iter().take(self.roles.len()) {
+        for branch in SUFFIXES.iter().take(self.roles.len()) {
             let name = format!("classifier{branch}.weight");
             let classifier = read(&name)?;
             let classifier = classifier.with_context(|| format!("the checkpoint has no {name}"))?;

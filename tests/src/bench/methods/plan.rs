@@ -183,13 +183,15 @@ pub struct Job {
 }
 
 impl Job {
+    /// Where the finished model is evaluated.
+    pub fn world(&self) -> &Seeded {
+        self.then.as_ref().map_or(&self.trained_on, |t| &t.0)
+    }
+
     /// For people.
     pub fn title(&self) -> String {
-        let world = self.then.as_ref().map_or(&self.trained_on, |t| &t.0);
-        format!(
-            "{} (world {}, seed {})",
-            self.row.name, world.world.name, world.seed
-        )
+        let Seeded { world, seed } = self.world();
+        format!("{} (world {}, seed {seed})", self.row.name, world.name)
     }
 
     /// The training without what follows it.
