@@ -44,7 +44,7 @@ mod tests {
         assert_eq!(parts(3, 3), [0..1, 1..2, 2..3]);
         assert_eq!(parts(2, 3), [0..1, 1..2, 1..2]);
         assert_eq!(parts(1, 3), [0..1, 0..1, 0..1]);
-        assert_eq!(parts(5, 1), [0..5]);
+        assert_eq!(parts(5, 1), vec![Range { start: 0, end: 5 }]);
     }
 
     #[test]

@@ -147,7 +147,8 @@ pub fn resize_positions(shape: &[usize], values: &[f32], grid: [usize; 2]) -> Op
 fn old_grid(tokens: usize, [rows, columns]: [usize; 2]) -> Option<[usize; 2]> {
     let shaped = |[rows, columns]: [usize; 2]| {
         let wide = (tokens * columns / rows).isqrt();
-        let fits = wide > 0 && tokens % wide == 0 && tokens / wide * columns == wide * rows;
+        let fits =
+            wide > 0 && tokens.is_multiple_of(wide) && tokens / wide * columns == wide * rows;
         fits.then(|| [tokens / wide, wide])
     };
     shaped([1, 1])
