@@ -80,7 +80,7 @@ fn whole_life(method: &'static str, preset: &'static str) {
     bench.fit("halves", 1, &[]);
     let config = bench.path("halves/config.toml");
     let text = fs::read_to_string(&config).unwrap();
-    let longer = text.replace("epochs = 1\n", "epochs = 2\n");
+    let longer = text.replace("\nepochs = 1\n", "\nepochs = 2\n");
     assert_ne!(text, longer);
     fs::write(&config, longer).unwrap();
     for file in ["model.safetensors", "card.json", "probe.safetensors"] {

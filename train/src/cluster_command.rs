@@ -65,9 +65,12 @@ pub struct ClusterArgs {
     /// Pictures, self included, that make a core picture [default: 4].
     #[arg(long, help_heading = "dbscan")]
     min_samples: Option<usize>,
-    /// Report other radii too.
+    /// Report other radii too; with --rho those of other shares.
     #[arg(long, help_heading = "dbscan")]
     sweep: bool,
+    /// Draw clusters and outliers of the sweep into this file (SVG).
+    #[arg(long, value_name = "FILE", help_heading = "dbscan", requires = "sweep")]
+    plot: Option<PathBuf>,
 
     /// Clusters: when average and bottom-up stop, how many centres k-means has, how many components a mixture.
     #[arg(long, help_heading = "average, bottom-up, kmeans, gmm")]
@@ -221,6 +224,7 @@ pub fn run(args: &ClusterArgs, json: bool) -> Result<()> {
         rho: args.rho,
         min_samples: args.min_samples.unwrap_or(defaults.min_samples),
         sweep: args.sweep,
+        plot: args.plot.clone(),
         frames: args.frames.clone(),
         ..defaults
     };
@@ -243,11 +247,11 @@ pub fn run(args: &ClusterArgs, json: bool) -> Result<()> {
         println!("{pairs} pairs of one frame kept apart");
     }
     for row in std::iter::once(&report.result).chain(&report.sweep) {
-        let eps = row
-            .eps
-            .map_or_else(String::new, |eps| format!("eps {eps:.3}: "));
+        let rho = row.rho.map(|rho| format!("rho {rho:.2e}, "));
+        let eps = row.eps.map(|eps| format!("eps {eps:.3}: "));
+        let radius = rho.unwrap_or_default() + &eps.unwrap_or_default();
         println!(
-            "{eps}{} clusters, {} outliers, largest {}, median {}",
+            "{radius}{} clusters, {} outliers, largest {}, median {}",
             row.clusters, row.outliers, row.largest, row.median
         );
     }

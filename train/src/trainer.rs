@@ -431,8 +431,47 @@ fn summary(row: &Value, epochs: usize) -> String {
             100.0 * map
         ));
     }
+    if let Some(rate) = row["images_per_second"].as_f64() {
+        parts.push(format!("{rate:.0} images/s"));
+    }
     if let Some(seconds) = row["seconds"].as_f64() {
         parts.push(format!("{seconds:.0} s"));
+        let done = row["epoch"].as_u64().unwrap_or_default() as usize;
+        if done < epochs {
+            let rest = duration(seconds * (epochs - done) as f64);
+            parts.push(format!("about {rest} left"));
+        }
     }
     parts.join(", ")
+}
+
+/// A length of time in its largest fitting unit.
+fn duration(seconds: f64) -> String {
+    match seconds {
+        s if s < 90.0 => format!("{s:.0} s"),
+        s if s < 5400.0 => format!("{:.0} min", s / 60.0),
+        s => format!("{:.1} h", s / 3600.0),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::{duration, summary};
+
+    #[test]
+    fn a_line_says_how_it_goes_and_how_long_it_takes() {
+        let row = json!({
+            "epoch": 3, "loss": {"identity": 2.5}, "clusters": 180, "outliers": 7, "images_per_second": 640.4,
+            "seconds": 12.3, "map": 0.715, "rank1": 0.832, "pseudo_labels": {"ari": 0.8563},
+        });
+        assert_eq!(
+            summary(&row, 12),
+            "epoch 3/12, identity 2.500, 180 clusters, 7 outliers, ARI 0.856, rank-1 83.2 %, mAP 71.5 %, 640 images/s, 12 s, \
+             about 2 min left"
+        );
+        assert!(summary(&row, 3).ends_with("640 images/s, 12 s"));
+        assert_eq!(duration(9000.0), "2.5 h");
+    }
 }

@@ -10,11 +10,8 @@ use super::jaccard::{Jaccard, Weights};
 use super::npy::{self, Matrix};
 use super::{
     BottomUp, ClusterError, Condensed, FeatureDistances, Forbidden, Gmm, KMeans, Metric, Pairs,
-    PseudoLabels, Sizes, SparseDistances, Stop, UnitRows, average_linkage, rho,
+    PseudoLabels, Sizes, SparseDistances, Stop, UnitRows, average_linkage, rho, sweep,
 };
-
-/// Radii that a sweep tries.
-pub const SWEEP: [f32; 10] = [0.30, 0.35, 0.40, 0.45, 0.50, 0.55, 0.60, 0.65, 0.70, 0.75];
 
 /// How features become clusters.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -67,8 +64,10 @@ pub struct ClusterOptions {
     pub rho: Option<f64>,
     /// Points that make a core point.
     pub min_samples: usize,
-    /// Report other radii too.
+    /// Report other radii too: those of [`sweep::RADII`] or, with `rho`, those of shares around it.
     pub sweep: bool,
+    /// Draw the sweep into this file (SVG).
+    pub plot: Option<PathBuf>,
 }
 
 impl ClusterOptions {
@@ -86,6 +85,7 @@ impl ClusterOptions {
             rho: None,
             min_samples: 4,
             sweep: false,
+            plot: None,
         }
     }
 }
@@ -96,6 +96,9 @@ pub struct RadiusReport {
     /// Radius, if the algorithm has one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub eps: Option<f32>,
+    /// Share of the smallest distances that the radius was taken from, if it was.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rho: Option<f64>,
     /// Clusters found.
     pub clusters: usize,
     /// Images without a cluster.
@@ -193,12 +196,18 @@ pub fn cluster_file(options: &ClusterOptions) -> Result<ClusterReport, ClusterEr
     let seconds = start.elapsed().as_secs_f64();
     npy::write_labels(&options.out, &found.labels.to_i64())?;
     let sweep = match &found.distances {
-        Some(distances) if options.sweep => SWEEP
-            .iter()
-            .map(|&eps| Dbscan::new(eps, options.min_samples).map(|d| report(&d, distances)))
-            .collect::<Result<_, _>>()?,
+        Some(distances) if options.sweep => {
+            sweep::sweep(distances, options.rho, options.min_samples)?
+        }
         _ => Vec::new(),
     };
+    let result = RadiusReport {
+        rho: options.rho.filter(|_| found.eps.is_some()),
+        ..summarise(found.eps, &found.labels)
+    };
+    if let Some(path) = &options.plot {
+        sweep::draw(&sweep, &result, path)?;
+    }
     Ok(ClusterReport {
         images: matrix.rows(),
         neighbours_per_image: found
@@ -207,7 +216,7 @@ pub fn cluster_file(options: &ClusterOptions) -> Result<ClusterReport, ClusterEr
             .map(|d| d.entries() as f64 / matrix.rows() as f64),
         converged: found.converged,
         pairs_apart,
-        result: summarise(found.eps, &found.labels),
+        result,
         sweep,
         seconds,
     })
@@ -321,7 +330,8 @@ fn by_another(
     }
 }
 
-fn report(dbscan: &Dbscan, distances: &SparseDistances) -> RadiusReport {
+/// What a radius gives.
+pub(super) fn report(dbscan: &Dbscan, distances: &SparseDistances) -> RadiusReport {
     summarise(Some(dbscan.eps()), &dbscan.cluster(distances))
 }
 
@@ -330,6 +340,7 @@ fn summarise(eps: Option<f32>, found: &PseudoLabels) -> RadiusReport {
     sizes.sort_unstable();
     RadiusReport {
         eps,
+        rho: None,
         clusters: found.clusters,
         outliers: found.outliers(),
         largest: sizes.last().copied().unwrap_or(0),

@@ -26,6 +26,7 @@ pub mod rho;
 pub mod seeding;
 pub mod source;
 mod sparse;
+pub mod sweep;
 
 use std::borrow::Cow;
 
