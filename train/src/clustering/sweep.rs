@@ -85,6 +85,7 @@ fn svg(
         let mut chart = ChartBuilder::on(area)
             .caption(title, ("sans-serif", 18))
             .margin(10)
+            .margin_right(28)
             .x_label_area_size(32)
             .y_label_area_size(64)
             .build_cartesian_2d(left..right.max(left + 1e-9), 0.0..1.05 * high)?;
@@ -92,6 +93,7 @@ fn svg(
             .configure_mesh()
             .light_line_style(WHITE)
             .x_desc(name)
+            .y_label_formatter(&|count| format!("{count:.0}"))
             .draw()?;
         let points: Vec<(f64, f64)> = rows.iter().map(|r| (x(r), y(r) as f64)).collect();
         let line = points.iter().copied();
