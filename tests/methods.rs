@@ -104,19 +104,23 @@ fn whole_life(method: &'static str, preset: &'static str) {
         "{preset}: a resumed run ends elsewhere"
     );
 
-    // What is trained is what is exported.
+    exports(&bench, "whole", preset);
+}
+
+/// What is trained is what is exported.
+fn exports(bench: &Bench, run: &str, what: &str) {
     let (folder, onnx) = (
-        bench.path("whole").display().to_string(),
+        bench.path(run).display().to_string(),
         bench.path("model.onnx").display().to_string(),
     );
     json("reid-export", &["onnx", "--run", &folder, "--out", &onnx]).unwrap();
     for backend in ["tract", "onnxruntime"] {
         let verified = json("reid-export", &["verify", &onnx, "--backend", backend]).unwrap();
         let least = verified["min_cosine"].as_f64().unwrap();
-        assert!(least >= 0.9999, "{preset} in {backend}: {verified}");
+        assert!(least >= 0.9999, "{what} in {backend}: {verified}");
     }
-    let map = |what: &str, of: &str, more: &[&str]| {
-        let arguments = [&["eval", what, of, "--data", world()], more].concat();
+    let map = |kind: &str, of: &str, more: &[&str]| {
+        let arguments = [&["eval", kind, of, "--data", world()], more].concat();
         let result = json("reid-train", &arguments).unwrap();
         result["map"].as_f64().unwrap()
     };
@@ -124,8 +128,27 @@ fn whole_life(method: &'static str, preset: &'static str) {
         let (by_run, by_file) = (map("--run", &folder, more), map("--onnx", &onnx, more));
         assert!(
             (by_run - by_file).abs() < 1e-3,
-            "{preset} {more:?}: {by_run} and {by_file}"
+            "{what} {more:?}: {by_run} and {by_file}"
         );
+    }
+}
+
+#[test]
+fn other_backbones_train_and_are_exported() {
+    let bench = Bench {
+        dir: tempfile::tempdir().unwrap(),
+        method: "cluster_contrast",
+        preset: "cluster_contrast_small",
+    };
+    for backbone in ["vit_small_16", "se_resnet18", "resnet18_ibn_a"] {
+        let sets = [
+            format!("model.backbone={backbone}"),
+            "model.width=8".into(),
+            "model.init=random".into(),
+        ];
+        let more: Vec<&str> = sets.iter().flat_map(|s| ["--set", s]).collect();
+        bench.fit(backbone, 1, &more);
+        exports(&bench, backbone, backbone);
     }
 }
 
