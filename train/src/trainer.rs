@@ -18,11 +18,11 @@ use crate::clustering::agreement::{agreement, camera_information, lost_identitie
 use crate::config::{RunConfig, usage};
 use crate::data::loader::Plan;
 use crate::data::store::cache_budget;
-use crate::data::{Augment, Corrupt, Dataset, PictureStore, PkSampler, Sample, Strategy};
+use crate::data::{Augment, Corrupt, Dataset, PictureStore, PkSampler, Sample};
 use crate::eval::plots;
 use crate::eval::protocol::Outcome;
 use crate::extract::outputs;
-use crate::methods::{Extract, Features, Method, Sampling, View};
+use crate::methods::{Extract, Features, Method, View};
 use crate::nn::schedule::{Decay, Schedule};
 use crate::nn::{Net, init};
 use crate::optimisers::Optimisers;
@@ -235,15 +235,9 @@ impl Trainer {
 
         let labels: Arc<[Option<u32>]> = pseudo.labels.as_slice().into();
         let train = &self.config.train;
-        let strategy = match self.method.sampling() {
-            Sampling::Identity => Strategy::RandomIdentity,
-            Sampling::OtherCameras => Strategy::RandomMultipleGallery,
-            Sampling::SinglesOnce => Strategy::SinglesOnce,
-            Sampling::MoreCameras => Strategy::MoreCamera,
-        };
         let cameras: Vec<u32> = self.store.samples().iter().map(|s| s.camera).collect();
         let sampler = PkSampler::new(
-            strategy,
+            self.method.sampling().strategy(),
             train.identities,
             train.instances,
             &labels,

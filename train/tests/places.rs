@@ -7,8 +7,8 @@ use candle_core::{Device, Tensor};
 use reid_models::distance::normalize;
 use reid_train::config::{self, RunConfig};
 use reid_train::data::Sample;
-use reid_train::data::sampler::{PkSampler, Strategy};
-use reid_train::methods::{self, Batch, Extract, Features, METHODS, Method, Sampling};
+use reid_train::data::sampler::PkSampler;
+use reid_train::methods::{self, Batch, Extract, Features, METHODS, Method};
 use reid_train::nn::{self, Mode, Net, init};
 use reid_train::optimisers::Optimisers;
 
@@ -154,12 +154,7 @@ fn build(config: &RunConfig) -> Box<dyn Method> {
 /// The batches of an epoch, without augmentation.
 fn batches(method: &dyn Method, place: &Place, labels: &[Option<u32>], count: usize) -> Vec<Batch> {
     let cameras: Vec<u32> = place.samples.iter().map(|s| s.camera).collect();
-    let strategy = match method.sampling() {
-        Sampling::Identity => Strategy::RandomIdentity,
-        Sampling::OtherCameras => Strategy::RandomMultipleGallery,
-        Sampling::SinglesOnce => Strategy::SinglesOnce,
-        Sampling::MoreCameras => Strategy::MoreCamera,
-    };
+    let strategy = method.sampling().strategy();
     let sampler = PkSampler::new(strategy, 4, 2, labels, &cameras, 5).unwrap();
     sampler
         .epoch(0, count)

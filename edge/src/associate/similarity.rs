@@ -9,7 +9,7 @@ use crate::gallery::{Gallery, Key, Profile, Prototype, camera_name};
 use crate::types::{IdentityId, TrackletId};
 
 use super::bars::Bars;
-use super::tracklet::{Track, unit};
+use super::tracklet::{Track, unit, weight};
 
 /// Identities looked at per tracklet.
 const CANDIDATES: usize = 24;
@@ -58,14 +58,38 @@ pub(super) struct Candidate {
     views: Vec<View>,
 }
 
-/// Adds references to a sum, each by its quality.
-fn add(sum: &mut Vec<f32>, references: &[&Prototype]) {
+/// Mean of references, each by its quality, unit length.
+fn centroid<'a>(references: impl IntoIterator<Item = &'a Prototype>) -> Vec<f32> {
+    let mut sum = Vec::new();
     for p in references {
         sum.resize(p.embedding.len(), 0.0);
         for (s, x) in sum.iter_mut().zip(p.embedding.iter()) {
-            *s += p.quality.clamp(0.05, 1.0) * x;
+            *s += weight(p.quality) * x;
         }
     }
+    unit(sum)
+}
+
+/// The centroid of each part in time over the tracklets that gave the references. A part whose reference had to go is stood in for
+/// by its neighbour.
+fn part_centroids(references: &[&Prototype], parts: usize) -> Vec<Vec<f32>> {
+    fn tracklet(p: &Prototype) -> (&str, TrackletId) {
+        (&p.run, p.tracklet)
+    }
+    let mut sorted = references.to_vec();
+    sorted.sort_by(|a, b| {
+        let order = tracklet(a).cmp(&tracklet(b));
+        order
+            .then(a.time.total_cmp(&b.time))
+            .then(a.key.cmp(&b.key))
+    });
+    let mut own: Vec<Vec<&Prototype>> = vec![Vec::new(); parts];
+    for given in sorted.chunk_by(|a, b| tracklet(a) == tracklet(b)) {
+        for (own, part) in own.iter_mut().zip(temporal::parts(given.len(), parts)) {
+            own.extend(&given[part]);
+        }
+    }
+    own.into_iter().map(centroid).collect()
 }
 
 fn views(
@@ -75,34 +99,23 @@ fn views(
     camera: &str,
     parts: usize,
 ) -> Vec<View> {
-    // Of each camera the references of each tracklet.
-    let mut given: BTreeMap<&str, BTreeMap<(&str, TrackletId), Vec<&Prototype>>> = BTreeMap::new();
+    let mut given: BTreeMap<&str, Vec<&Prototype>> = BTreeMap::new();
     for p in &profile.prototypes {
-        if p.tracklet == asking && p.run == run {
-            continue;
+        if p.tracklet != asking || p.run != run {
+            given.entry(&p.camera).or_default().push(p);
         }
-        let of_camera = given.entry(&p.camera).or_default();
-        of_camera.entry((&p.run, p.tracklet)).or_default().push(p);
     }
-    let view = |(name, tracklets): (&str, BTreeMap<_, Vec<&Prototype>>)| {
-        let mut all = Vec::new();
-        let mut sums = vec![Vec::new(); if parts > 1 { parts } else { 0 }];
-        for mut references in tracklets.into_values() {
-            references.sort_by(|a, b| a.time.total_cmp(&b.time).then(a.key.cmp(&b.key)));
-            add(&mut all, &references);
-            // A part whose reference had to go is stood in for by its neighbour.
-            let own = temporal::parts(references.len(), parts.max(1));
-            for (sum, part) in sums.iter_mut().zip(own) {
-                add(sum, &references[part]);
-            }
-        }
-        View {
+    given
+        .into_iter()
+        .map(|(name, references)| View {
             same_camera: name == camera,
-            centroid: unit(all),
-            parts: sums.into_iter().map(unit).collect(),
-        }
-    };
-    given.into_iter().map(view).collect()
+            centroid: centroid(references.iter().copied()),
+            parts: match parts {
+                1 => Vec::new(),
+                _ => part_centroids(&references, parts),
+            },
+        })
+        .collect()
 }
 
 fn score(views: &[View], asked: &Asked, bars: &Bars) -> Option<f32> {
@@ -197,7 +210,7 @@ pub(super) fn agreement(candidates: &mut [Candidate], track: &Track, parts: usiz
         return;
     }
     let mut votes = vec![0usize; candidates.len()];
-    let stretches = temporal::parts(track.looks.len(), parts.max(1));
+    let stretches = temporal::parts(track.looks.len(), parts);
     for (i, look) in track.looks.iter().enumerate() {
         let part = stretches.iter().position(|s| s.contains(&i));
         let asked = Asked::Look(&look.embedding, part.unwrap_or_default());

@@ -118,7 +118,7 @@ impl Track {
 
     /// What it is compared by: the mean of all looks or, of several parts in time, the mean of each, unit length.
     pub(super) fn parts(&self, count: usize) -> Vec<Vec<f32>> {
-        if count <= 1 || self.looks.is_empty() {
+        if count == 1 || self.looks.is_empty() {
             return vec![self.mean()];
         }
         let parts = temporal::parts(self.looks.len(), count).into_iter();
@@ -128,14 +128,14 @@ impl Track {
     /// Means of consecutive looks: less noisy than single ones, yet different in time. Where tracklets are compared in several
     /// `parts`, one for each.
     pub(super) fn references(&self, parts: usize) -> Vec<Reference> {
-        let count = if parts > 1 { parts } else { REFERENCES };
-        let size = self.looks.len().div_ceil(count).max(1);
-        let chunks: Vec<&[Look]> = match self.looks.len() {
-            n if parts > 1 && n >= parts => {
-                let parts = temporal::parts(n, parts).into_iter();
-                parts.map(|part| &self.looks[part]).collect()
-            }
-            _ => self.looks.chunks(size).collect(),
+        let count = self.looks.len();
+        let chunks: Vec<&[Look]> = if parts > 1 && count > 0 {
+            let stretches = temporal::parts(count, parts.min(count)).into_iter();
+            stretches.map(|part| &self.looks[part]).collect()
+        } else {
+            self.looks
+                .chunks(count.div_ceil(REFERENCES).max(1))
+                .collect()
         };
         chunks
             .into_iter()
@@ -172,7 +172,7 @@ impl Track {
 }
 
 /// Weight of a look; a poor one still counts for a little, or a tracklet of poor looks would have no mean.
-fn weight(quality: f32) -> f32 {
+pub(super) fn weight(quality: f32) -> f32 {
     quality.clamp(0.05, 1.0)
 }
 

@@ -5,6 +5,7 @@ use std::process::Command;
 
 use reid_export::onnx;
 use reid_export::write::{Batch, ExportOptions, export};
+use reid_models::Graph;
 use reid_models::backbones::{Backbone, BackboneConfig};
 use reid_models::graph::EMBEDDING;
 use reid_models::heads::pooling::Pooling;
@@ -34,6 +35,16 @@ fn close(what: &str, got: &[f32], want: &[f32]) {
     assert!(worst < CLOSE, "{what}: {worst} apart");
 }
 
+/// Embeddings by the slow executor.
+fn slowly(graph: &Graph, weights: &Weights, images: &[f32]) -> Vec<f32> {
+    let len = graph.input_shape.iter().product();
+    let tensor = graph.output(EMBEDDING).unwrap();
+    images
+        .chunks_exact(len)
+        .flat_map(|image| reference::run(graph, weights, image, tensor))
+        .collect()
+}
+
 // golden/resnet18.safetensors, golden/resnet50.safetensors: made by resnet.py beside them (seed 7).
 #[test]
 fn networks_give_what_pytorch_gives() {
@@ -54,12 +65,7 @@ fn networks_give_what_pytorch_gives() {
             let (weights, report) = select(&graph, &golden);
             assert!(report.missing.is_empty(), "{report:?}");
             let want = &golden.tensors[key].1;
-            let len = graph.input_shape.iter().product();
-            let tensor = graph.output(EMBEDDING).unwrap();
-            let slow: Vec<f32> = images
-                .chunks_exact(len)
-                .flat_map(|image| reference::run(&graph, &weights, image, tensor))
-                .collect();
+            let slow = slowly(&graph, &weights, images);
             close(&format!("{what}, slow executor"), &slow, want);
 
             let dir = tempfile::tempdir().unwrap();
@@ -107,12 +113,7 @@ fn transformers_and_excitation_give_what_timm_gives() {
             row.iter().map(|v| v / norm).collect()
         };
         let want: Vec<f32> = necks.chunks_exact(shape[1]).flat_map(unit).collect();
-        let len = graph.input_shape.iter().product();
-        let tensor = graph.output(EMBEDDING).unwrap();
-        let slow: Vec<f32> = images
-            .chunks_exact(len)
-            .flat_map(|image| reference::run(&graph, &weights, image, tensor))
-            .collect();
+        let slow = slowly(&graph, &weights, images);
         close(&format!("{name}, slow executor"), &slow, &want);
         let dir = tempfile::tempdir().unwrap();
         run_folder::write(dir.path(), &graph, &weights);

@@ -6,10 +6,12 @@ pub mod vit;
 use serde::{Deserialize, Serialize};
 
 use crate::Graph;
+use crate::graph::{Init, ParamKind};
 use crate::heads::branches::{self, Branches};
 use crate::heads::partitions::{self, Partition};
 use crate::heads::parts;
 use crate::heads::pooling::Pooling;
+use crate::ops::Op;
 
 /// Which network to build, as it stands in a run's `config.toml` under `[model]`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -164,6 +166,29 @@ impl BackboneConfig {
             _ => Ok(()),
         }
     }
+}
+
+/// A fully connected layer with bias; its weight starts as `start`, the bias at 0.
+fn linear(
+    graph: &mut Graph,
+    x: &str,
+    name: &str,
+    [inputs, outputs]: [usize; 2],
+    start: Init,
+) -> String {
+    let zero = Init::Constant { value: 0.0 };
+    let parts = [
+        ("weight", vec![outputs, inputs], start),
+        ("bias", vec![outputs], zero),
+    ];
+    let [weight, bias] = parts.map(|(part, shape, init)| {
+        graph.param(format!("{name}.{part}"), &shape, ParamKind::Trainable, init)
+    });
+    let op = Op::Linear {
+        out_features: outputs,
+        bias: true,
+    };
+    graph.push(name, op, &[x], &[&weight, &bias])
 }
 
 /// A value of `[model]` that cannot be.

@@ -192,28 +192,9 @@ fn residual(
 /// rounded to a multiple of 8.
 fn squeeze_excite(graph: &mut Graph, map: &str, name: &str, channels: usize) -> String {
     let hidden = ((channels / 16 + 4) / 8 * 8).max(8);
-    let linear = |graph: &mut Graph, x: &str, part: &str, [inputs, outputs]: [usize; 2]| {
+    let linear = |graph: &mut Graph, x: &str, part: &str, sizes| {
         let name = format!("{name}.{part}");
-        let shape = [outputs, inputs];
-        let start = Init::KaimingNormalFanOut;
-        let weight = graph.param(
-            format!("{name}.weight"),
-            &shape,
-            ParamKind::Trainable,
-            start,
-        );
-        let zero = Init::Constant { value: 0.0 };
-        let bias = graph.param(
-            format!("{name}.bias"),
-            &[outputs],
-            ParamKind::Trainable,
-            zero,
-        );
-        let op = Op::Linear {
-            out_features: outputs,
-            bias: true,
-        };
-        graph.push(name, op, &[x], &[&weight, &bias])
+        super::linear(graph, x, &name, sizes, Init::KaimingNormalFanOut)
     };
     let means = graph.push(format!("{name}.means"), Op::GlobalAvgPool, &[map], &[]);
     let x = linear(graph, &means, "fc1", [channels, hidden]);

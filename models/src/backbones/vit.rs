@@ -87,16 +87,8 @@ fn norm(graph: &mut Graph, x: &str, name: &str, width: usize) -> String {
     graph.push(name, Op::LayerNorm { eps: EPS }, &[x], &[&weight, &bias])
 }
 
-fn linear(graph: &mut Graph, x: &str, name: &str, [width, out_features]: [usize; 2]) -> String {
-    let normal = Init::Normal { std: STD };
-    let shape = [out_features, width];
-    let weight = param(graph, &format!("{name}.weight"), &shape, normal);
-    let bias = param(graph, &format!("{name}.bias"), &[out_features], ZERO);
-    let op = Op::Linear {
-        out_features,
-        bias: true,
-    };
-    graph.push(name, op, &[x], &[&weight, &bias])
+fn linear(graph: &mut Graph, x: &str, name: &str, sizes: [usize; 2]) -> String {
+    super::linear(graph, x, name, sizes, Init::Normal { std: STD })
 }
 
 const ZERO: Init = Init::Constant { value: 0.0 };

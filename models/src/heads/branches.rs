@@ -5,7 +5,7 @@ use super::bnneck;
 use crate::Graph;
 use crate::backbones::BackboneConfig;
 use crate::backbones::resnet::Trunk;
-use crate::graph::FEATURE_MAP;
+use crate::graph::{self, FEATURE_MAP};
 use crate::ops::Op;
 
 /// Which branches there are. The thesis's network is the default; the others are its ablation (table 4.4).
@@ -34,11 +34,15 @@ pub const POOLED: [&str; 3] = ["pooled_a", "pooled_b", "pooled_c"];
 /// Role of a branch's neck output.
 pub const NECKS: [&str; 3] = ["neck_a", "neck_b", "neck_c"];
 
-/// Roles of the branches that a network has, pooled and neck; none if it has no branches.
+/// Roles of the branches that a network has, pooled and neck; of one without branches its only ones.
 pub fn roles(graph: &Graph) -> Vec<[&'static str; 2]> {
     let all = POOLED.into_iter().zip(NECKS);
     let there = all.filter(|(_, neck)| graph.output(neck).is_ok());
-    there.map(|(pooled, neck)| [pooled, neck]).collect()
+    let roles: Vec<_> = there.map(|(pooled, neck)| [pooled, neck]).collect();
+    if roles.is_empty() {
+        return vec![[graph::POOLED, graph::NECK]];
+    }
+    roles
 }
 
 /// Builds the network with outputs [`POOLED`], [`NECKS`], `feature_map` (branch a's) and `embedding`, the unit of all necks

@@ -18,7 +18,7 @@ use candle_core::{Device, Tensor, Var};
 use rand::RngExt;
 use rand_chacha::ChaCha8Rng;
 use reid_models::Graph;
-use reid_models::graph::{EMBEDDING, NECK, POOLED};
+use reid_models::graph::EMBEDDING;
 use reid_models::heads::branches;
 use reid_models::weights::{LoadReport, Weights};
 
@@ -66,10 +66,7 @@ impl Abmt {
     /// # Errors
     /// If the settings don't fit, or the networks have no branches.
     pub fn new(config: &RunConfig, nets: Pair) -> Result<Self> {
-        let mut roles = branches::roles(nets.student.graph());
-        if roles.is_empty() {
-            roles.push([POOLED, NECK]);
-        }
+        let roles = branches::roles(nets.student.graph());
         if roles.len() == 1 && config.loss.cross_branch {
             return Err(usage(
                 "the method abmt wants a network with two branches: set model.head = \"branches\", or loss.cross_branch = false \

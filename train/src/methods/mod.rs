@@ -28,6 +28,7 @@ use reid_models::weights::Weights;
 use crate::clustering::PseudoLabels;
 use crate::config::RunConfig;
 use crate::data::dataset::Sample;
+use crate::data::sampler::Strategy;
 use crate::nn::executor::Net;
 
 /// How a picture is shown to the networks.
@@ -50,6 +51,18 @@ pub enum Sampling {
     SinglesOnce,
     /// One picture of each camera first (ICE's sampler).
     MoreCameras,
+}
+
+impl Sampling {
+    /// The sampler's way of doing it.
+    pub fn strategy(self) -> Strategy {
+        match self {
+            Sampling::Identity => Strategy::RandomIdentity,
+            Sampling::OtherCameras => Strategy::RandomMultipleGallery,
+            Sampling::SinglesOnce => Strategy::SinglesOnce,
+            Sampling::MoreCameras => Strategy::MoreCamera,
+        }
+    }
 }
 
 /// Features of all pictures of a set, row by row.

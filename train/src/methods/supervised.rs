@@ -9,7 +9,6 @@
 use anyhow::{Context, Result};
 use candle_core::{DType, Device, Tensor, Var};
 use reid_models::Graph;
-use reid_models::graph::{NECK, POOLED};
 use reid_models::heads::branches;
 use reid_models::weights::{LoadReport, Weights};
 
@@ -62,12 +61,8 @@ pub fn build(
 impl Supervised {
     /// With a network made elsewhere.
     pub fn new(config: &RunConfig, net: Net) -> Self {
-        let mut roles = branches::roles(net.graph());
-        if roles.is_empty() {
-            roles.push([POOLED, NECK]);
-        }
         Supervised {
-            roles,
+            roles: branches::roles(net.graph()),
             device: net.device().clone(),
             net,
             heads: Vec::new(),

@@ -262,6 +262,19 @@ pub fn near(what: &str, got: &[f32], want: &[f32], tolerance: f32) {
     }
 }
 
+/// A gradient, judged by its norm.
+#[track_caller]
+pub fn near_gradient(what: &str, got: &[f32], want: &[f32]) {
+    assert_eq!(got.len(), want.len(), "{what}");
+    let norm = want.iter().map(|x| x * x).sum::<f32>().sqrt();
+    for (i, (g, w)) in got.iter().zip(want).enumerate() {
+        assert!(
+            (g - w).abs() <= GRADIENT * norm + 1e-7,
+            "{what}[{i}]: {g}, PyTorch {w}, norm {norm}"
+        );
+    }
+}
+
 /// The total and the terms: `(name in the golden, name here)`, where the golden's may be several to be summed.
 #[track_caller]
 pub fn check_loss(golden: &Golden, case: &str, loss: &LossTerms, terms: &[(&str, &str)]) {
@@ -297,13 +310,7 @@ pub fn check_gradients(
                 .get(var)
                 .unwrap_or_else(|| panic!("no gradient of {name}")),
         );
-        let norm = want.iter().map(|x| x * x).sum::<f32>().sqrt();
-        for (i, (g, w)) in got.iter().zip(want).enumerate() {
-            assert!(
-                (g - w).abs() <= GRADIENT * norm + 1e-7,
-                "{prefix}.{name}[{i}]: {g}, PyTorch {w}, norm {norm}"
-            );
-        }
+        near_gradient(&format!("{prefix}.{name}"), &got, want);
     }
     // Nothing is trained that should not be.
     let trained = parameters.iter().filter(|(_, v)| grads.get(v).is_some());

@@ -136,13 +136,21 @@ impl Cache {
         };
         let text = serde_json::to_string_pretty(&outcome)?;
         write_atomic(&self.result(job)?, text.as_bytes())?;
+        if job.then.is_none() {
+            // The network stays, others may start from it; what resuming needs does not.
+            let _ = fs::remove_dir_all(self.folder_of(job)?.join("state"));
+        }
         Ok(outcome)
+    }
+
+    /// Folder of a training.
+    fn folder_of(&self, training: &Job) -> Result<PathBuf> {
+        Ok(self.folder.join("runs").join(Self::key(training)?))
     }
 
     /// Where a training leaves its model: it is done if it is not there.
     fn model(&mut self, training: &Job) -> Result<PathBuf> {
-        let run = self.folder.join("runs").join(Self::key(training)?);
-        let model = run.join("model.safetensors");
+        let model = self.folder_of(training)?.join("model.safetensors");
         if !model.is_file() {
             self.run(training)?;
         }
@@ -172,7 +180,7 @@ impl Cache {
     }
 
     fn train(&mut self, job: &Job) -> Result<Outcome> {
-        let run = self.folder.join("runs").join(Self::key(job)?);
+        let run = self.folder_of(job)?;
         let out = run.display().to_string();
         let data = self.world(&job.trained_on)?;
         let row = &job.row;
@@ -225,7 +233,7 @@ impl Cache {
         let mut labels = last["pseudo_labels"].clone();
         labels["clusters"] = last["clusters"].clone();
         labels["outliers"] = last["outliers"].clone();
-        let outcome = Outcome {
+        Ok(Outcome {
             title: job.title(),
             start,
             best,
@@ -233,10 +241,7 @@ impl Cache {
             labels,
             cpu_minutes: (!resumed).then_some(minutes),
             onnx: job.export.then(|| self.export(&run, &data)).transpose()?,
-        };
-        // The network stays, others may start from it; what resuming needs does not.
-        let _ = fs::remove_dir_all(run.join("state"));
-        Ok(outcome)
+        })
     }
 
     /// Exports, verifies in every engine of this machine, evaluates the file.

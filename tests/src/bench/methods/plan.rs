@@ -247,6 +247,16 @@ impl Plan {
         self.table.iter().filter(|t| self.parts.contains(&t.part))
     }
 
+    /// Claims about rows of the parts that are asked for.
+    pub fn claims(&self) -> impl Iterator<Item = &Claim> {
+        let asked = |id: &str| {
+            let mut rows = self.tables().flat_map(|t| &t.row);
+            rows.any(|row| row.id == id)
+        };
+        let claims = self.claim.iter();
+        claims.filter(move |c| asked(&c.better) && asked(&c.worse))
+    }
+
     /// Every training, in the order of the tables.
     pub fn jobs(&self) -> impl Iterator<Item = Job> + '_ {
         self.tables().flat_map(move |table| {
@@ -280,8 +290,9 @@ impl Plan {
         let start = row.init.as_deref().and_then(|id| self.find(id));
         Job {
             trained_on,
+            // What is evaluated otherwise is not exported.
+            export: table.export && then.is_none() && Some(&seed) == self.seeds.first(),
             then,
-            export: table.export && Some(&seed) == self.seeds.first(),
             init: start.map(|(table, start)| Box::new(self.job(table, start, seed).training())),
             row: row.clone(),
         }

@@ -127,10 +127,7 @@ fn verdicts(plan: &Plan, cache: &Cache) -> Result<()> {
         "One seed: a difference below {noise:.1} points of mAP is noise (twice the spread of repeated trainings).\n"
     );
     println!("| claim | difference here, points of mAP | verdict |\n|---|---|---|");
-    for claim in &plan.claim {
-        if plan.find(&claim.better).is_none() || plan.find(&claim.worse).is_none() {
-            continue;
-        }
+    for claim in plan.claims() {
         let gaps = gaps(plan, cache, &claim.better, &claim.worse)?;
         let each: Vec<String> = gaps.iter().map(|g| format!("{g:+.1}")).collect();
         println!(
