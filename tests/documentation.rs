@@ -2,9 +2,11 @@
 #![allow(clippy::unwrap_used)]
 
 use std::fs;
+use std::io::pipe;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
-use reid_tests::programs::{json, run};
+use reid_tests::programs::{json, program, run};
 
 fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
@@ -136,4 +138,20 @@ fn the_list_of_gpu_operators_is_the_programs() {
         .collect();
     // Empty once a GPU has run them all; until then, none may be missing.
     assert!(listed.is_empty() || listed == known, "{listed:?}");
+}
+
+#[test]
+fn a_reader_that_leaves_ends_a_program_quietly() {
+    for (tool, arguments) in [
+        ("reid-train", vec!["methods"]),
+        ("reid-export", vec!["--help"]),
+        ("reid-edge", vec!["config", "--explain"]),
+    ] {
+        let (reader, writer) = pipe().unwrap();
+        drop(reader);
+        let mut command = Command::new(program(tool).unwrap());
+        let output = command.args(arguments).stdout(writer).output().unwrap();
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(said.is_empty(), "{tool}: {said}");
+    }
 }

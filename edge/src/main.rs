@@ -142,6 +142,9 @@ fn main() -> ExitCode {
     reid_edge::memory::share_heaps();
     // clap itself exits with code 2 on bad usage.
     let cli = Cli::parse();
+    if !matches!(cli.command, Command::Run { .. } | Command::Harvest { .. }) {
+        reid_models::pipe::end_with_reader();
+    }
     match execute(cli.command) {
         Ok(()) => ExitCode::SUCCESS,
         Err(Failure::Failed(reason)) => {

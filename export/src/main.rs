@@ -183,6 +183,7 @@ struct VerifyAnswer<'a> {
 }
 
 fn main() -> ExitCode {
+    reid_models::pipe::end_with_reader();
     tracing_subscriber::fmt()
         .with_writer(std::io::stderr)
         .with_env_filter(

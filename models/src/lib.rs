@@ -7,6 +7,7 @@
 //! * [`distance`]: how embeddings are compared.
 //! * [`runtime`]: the only place that opens an ONNX file.
 //! * [`probe`]: 16 synthetic crops and the embeddings a model must give for them.
+//! * [`files`], [`pipe`]: files that are whole or not there; output whose reader has gone.
 //! * [`weights`]: named tensors in safetensors files; [`naming`]: which of them is which parameter.
 //!
 //! This crate never links candle, and nothing in it depends on another crate of the workspace.
@@ -20,6 +21,7 @@ pub mod heads;
 pub mod naming;
 pub mod ops;
 pub mod picture;
+pub mod pipe;
 mod planes;
 pub mod preprocess;
 pub mod probe;

@@ -114,6 +114,7 @@ struct Fit {
 }
 
 fn main() -> ExitCode {
+    reid_models::pipe::end_with_reader();
     reid_train::nn::tune_allocator();
     let cli = Cli::parse();
     tracing_subscriber::fmt()

@@ -96,6 +96,7 @@ struct Worlds {
 }
 
 fn main() -> ExitCode {
+    reid_models::pipe::end_with_reader();
     let cli = Cli::parse();
     let worlds = |worlds: Worlds| WorldBench {
         folder: cli.out.clone(),
