@@ -100,6 +100,9 @@ pub struct Table {
     /// Whether models are exported, verified and evaluated as ONNX.
     #[serde(default)]
     pub export: bool,
+    /// Whether the table tells what pseudo labels and cameras have to do with each other (text d's diagnostics).
+    #[serde(default)]
+    pub diagnostics: bool,
     /// Rows.
     pub row: Vec<Row>,
 }
@@ -141,6 +144,9 @@ pub struct Claim {
     pub better: String,
     /// Id of a row.
     pub worse: String,
+    /// Where it does not hold: whether the method is wrong or the world lacks what it corrects, and how that was found.
+    #[serde(default)]
+    pub why: String,
 }
 
 fn bench() -> String {

@@ -9,6 +9,21 @@ use super::plan::{Plan, Row, Table};
 /// of the rows called `noise-*` when they are known.
 const NOISE: f64 = 2.0;
 
+/// Columns of every table.
+const COLUMNS: [&str; 6] = [
+    "rank-1",
+    "mAP",
+    "best mAP",
+    "before",
+    "clusters",
+    "CPU-minutes",
+];
+/// Of one with `diagnostics`: agreement of clusters with identities, mutual information of clusters and cameras beside that of
+/// identities and cameras (nats), identities in no cluster.
+const DIAGNOSTICS: [&str; 3] = ["ARI", "camera information, clusters (identities)", "lost"];
+/// Of one with `export`.
+const ONNX: &str = "ONNX: worst cosine, points of mAP from the trainer";
+
 /// Prints every table and the verdict on every claim.
 ///
 /// # Errors
@@ -16,14 +31,15 @@ const NOISE: f64 = 2.0;
 pub fn print(plan: &Plan, cache: &Cache) -> Result<()> {
     for table in plan.tables() {
         println!("\n### {}\n", table.title);
-        let onnx = if table.export {
-            " | ONNX: cosine, mAP"
-        } else {
-            ""
-        };
-        let rule = if table.export { "|---" } else { "" };
-        println!("| | rank-1 | mAP | best mAP | before | clusters | CPU-minutes{onnx} |");
-        println!("|---|---|---|---|---|---|---{rule}|");
+        let mut columns = COLUMNS.to_vec();
+        if table.diagnostics {
+            columns.extend(DIAGNOSTICS);
+        }
+        if table.export {
+            columns.push(ONNX);
+        }
+        println!("| | {} |", columns.join(" | "));
+        println!("|---|{}", "---|".repeat(columns.len()));
         for row in &table.row {
             println!("{}", line(plan, cache, table, row)?);
         }
@@ -41,7 +57,13 @@ fn line(plan: &Plan, cache: &Cache, table: &Table, row: &Row) -> Result<String> 
     let all = outcomes(plan, cache, table, row)?;
     let name = &row.name;
     if all.is_empty() {
-        return Ok(format!("| {name} | not yet measured | | | | | |"));
+        let columns = COLUMNS.len()
+            + DIAGNOSTICS.len() * usize::from(table.diagnostics)
+            + usize::from(table.export);
+        return Ok(format!(
+            "| {name} | not yet measured{} |",
+            " |".repeat(columns - 1)
+        ));
     }
     let percent = |of: &dyn Fn(&Outcome) -> f64| {
         let values: Vec<f64> = all.iter().map(|o| 100.0 * of(o)).collect();
@@ -51,31 +73,54 @@ fn line(plan: &Plan, cache: &Cache, table: &Table, row: &Row) -> Result<String> 
             _ => format!("{:.1} ({})", mean(&values), each.join(", ")),
         }
     };
-    let clusters = |o: &Outcome| o.labels["clusters"].as_u64().map(|n| n.to_string());
-    let clusters: Vec<String> = all.iter().filter_map(clusters).collect();
+    let label = |name: &str| -> Vec<f64> {
+        let found = all.iter().filter_map(|o| o.labels[name].as_f64());
+        found.collect()
+    };
+    let list = |values: &[f64], decimals: usize| {
+        let each = values.iter().map(|v| format!("{v:.decimals$}"));
+        each.collect::<Vec<_>>().join(", ")
+    };
     let minutes: Vec<f64> = all.iter().filter_map(|o| o.cpu_minutes).collect();
-    let minutes = match minutes.is_empty() {
-        true => "interrupted".into(),
-        false => format!("{:.1}", mean(&minutes)),
-    };
-    let onnx = match (table.export, all.iter().find_map(|o| o.onnx)) {
-        (false, _) => String::new(),
-        (true, None) => " | ".into(),
-        (true, Some(x)) => format!(
-            " | {:.6}, {:.2} (trainer {:.2})",
-            x.cosine,
-            100.0 * x.map,
-            100.0 * x.trainer_map
-        ),
-    };
-    Ok(format!(
-        "| {name} | {} | {} | {} | {} | {} | {minutes}{onnx} |",
+    let mut cells = vec![
+        name.clone(),
         percent(&|o| o.last.rank1),
         percent(&|o| o.last.map),
         percent(&|o| o.best.map),
         percent(&|o| o.start.map),
-        clusters.join(", "),
-    ))
+        list(&label("clusters"), 0),
+        match minutes.is_empty() {
+            true => "interrupted".into(),
+            false => format!("{:.1}", mean(&minutes)),
+        },
+    ];
+    if table.diagnostics {
+        let identities = label("camera_information_of_identities");
+        cells.extend([
+            list(&label("ari"), 2),
+            format!(
+                "{} ({})",
+                list(&label("camera_information"), 2),
+                list(&identities, 2)
+            ),
+            list(&label("lost_ids"), 0),
+        ]);
+    }
+    if table.export {
+        cells.push(exported(&all));
+    }
+    Ok(format!("| {} |", cells.join(" | ")))
+}
+
+/// The worst cosine of all exported models, and the greatest difference in mAP between a file and its trainer.
+fn exported(all: &[Outcome]) -> String {
+    let models: Vec<_> = all.iter().filter_map(|o| o.onnx).collect();
+    let cosine = models.iter().map(|x| x.cosine).fold(1.0, f64::min);
+    let off = models.iter().map(|x| 100.0 * (x.map - x.trainer_map).abs());
+    match models.is_empty() {
+        true => "not yet measured".into(),
+        false => format!("{cosine:.6}, within {:.4}", off.fold(0.0, f64::max)),
+    }
 }
 
 fn mean(values: &[f64]) -> f64 {
@@ -126,15 +171,16 @@ fn verdicts(plan: &Plan, cache: &Cache) -> Result<()> {
     println!(
         "One seed: a difference below {noise:.1} points of mAP is noise (twice the spread of repeated trainings).\n"
     );
-    println!("| claim | difference here, points of mAP | verdict |\n|---|---|---|");
+    println!("| claim | difference here, points of mAP | verdict | |\n|---|---|---|---|");
     for claim in plan.claims() {
         let gaps = gaps(plan, cache, &claim.better, &claim.worse)?;
         let each: Vec<String> = gaps.iter().map(|g| format!("{g:+.1}")).collect();
         println!(
-            "| {} | {} | {} |",
+            "| {} | {} | {} | {} |",
             claim.says,
             each.join(", "),
-            verdict(&gaps, noise)
+            verdict(&gaps, noise),
+            claim.why,
         );
     }
     Ok(())
