@@ -1,6 +1,5 @@
 //! The loop around a [`Method`]: epochs, optimisers, evaluation, logs, checkpoints, resume.
 
-mod collapse;
 mod iterations;
 
 use std::sync::Arc;
@@ -11,8 +10,6 @@ use rand::seq::SliceRandom;
 use reid_models::card::InputSpec;
 use serde_json::{Value, json};
 
-use collapse::Collapse;
-
 use crate::capacity;
 use crate::clustering::agreement::{agreement, camera_information, lost_identities};
 use crate::config::{RunConfig, usage};
@@ -22,6 +19,7 @@ use crate::data::{Augment, Corrupt, Dataset, PictureStore, PkSampler, Sample};
 use crate::eval::plots;
 use crate::eval::protocol::Outcome;
 use crate::extract::outputs;
+use crate::methods::collapse::{self, Collapse};
 use crate::methods::{Extract, Features, Method, View};
 use crate::nn::schedule::{Decay, Schedule};
 use crate::nn::{Net, init};

@@ -7,6 +7,7 @@
 pub mod abmt;
 pub mod camera_game;
 pub mod cluster_contrast;
+pub(crate) mod collapse;
 pub mod ice;
 pub mod mmt;
 pub mod pseudo;

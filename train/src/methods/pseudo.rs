@@ -46,6 +46,11 @@ impl Clusterer {
         })
     }
 
+    /// Its settings.
+    pub fn config(&self) -> &ClusterConfig {
+        &self.config
+    }
+
     /// Labels all pictures; those that could not be read are outliers. `source` is what the same network says of a labelled
     /// source's pictures. With `cluster.truth` the labels are the true ones.
     ///

@@ -19,7 +19,9 @@ use reid_models::weights::{LoadReport, Weights};
 use super::camera_game::CameraGame;
 use super::pseudo::Clusterer;
 use super::teacher::start;
-use super::{Batch, Extract, Group, LossTerms, Method, Rule, Sampling, State, View, output};
+use super::{
+    Batch, Extract, Group, LossTerms, Method, Rule, Sampling, State, View, collapse, output,
+};
 use crate::clustering::PseudoLabels;
 use crate::config::{LossConfig, Mining, RunConfig, usage};
 use crate::losses::{TripletMargin, semi_hard_triplet, triplet};
@@ -100,7 +102,11 @@ impl Ssg {
         })
     }
 
+    /// 0 for a batch of people who are all one to this part: batches are drawn by the whole's labels.
     fn triplet(&self, features: &Tensor, labels: &[u32]) -> Result<Tensor> {
+        if labels.iter().all(|label| *label == labels[0]) {
+            return Ok(Tensor::zeros((), features.dtype(), &self.device)?);
+        }
         Ok(match self.loss.triplet_mining {
             Mining::SemiHard => semi_hard_triplet(features, labels, self.instances, self.margin)?,
             Mining::BatchHard => triplet(features, labels, self.margin)?,
@@ -133,7 +139,14 @@ impl Method for Ssg {
         let mut found = Vec::new();
         for (part, clusterer) in self.clusterers.iter_mut().enumerate() {
             let source = source.as_ref().map(|s| &s[part]);
-            found.push(clusterer.labels(&features[part], source, extract)?);
+            let labels = clusterer.labels(&features[part], source, extract)?;
+            // The trainer looks at the whole's.
+            if part > 0
+                && let Some(collapse) = collapse::look(&labels, clusterer.config())
+            {
+                tracing::warn!("{}: {}", PARTS[part], collapse.text());
+            }
+            found.push(labels);
         }
         self.labels = (0..found[0].labels.len())
             .map(|i| {

@@ -59,6 +59,31 @@ fn steps_of_ssg() {
 }
 
 #[test]
+fn a_part_that_takes_a_batch_for_one_person_teaches_nothing() {
+    let golden = Golden::open("ssg");
+    for (case, mining) in [("step", "semi_hard"), ("batch_hard", "batch_hard")] {
+        let sets = [format!("loss.triplet_mining={mining}")];
+        let mut ssg = before(&golden, case, "ssg", &sets);
+        let batch = batch(&golden, case);
+        let of = |part: &str| golden.labels(&format!("{case}.batch.labels_{part}"));
+        let (full, upper) = (of("full"), of("upper"));
+        let before = ssg.loss(&batch).unwrap();
+        let labels = full.iter().zip(&upper).map(|(f, u)| [*f, *u, Some(3)]);
+        ssg.set_labels(labels.collect());
+        let after = ssg.loss(&batch).unwrap();
+        for ((name, old), (_, new)) in before.terms.iter().zip(&after.terms) {
+            let [old, new] = [old, new].map(|t| t.to_scalar::<f32>().unwrap());
+            let want = if *name == parts::PARTS[2] { 0.0 } else { old };
+            assert!(
+                (new - want).abs() < 1e-6,
+                "{case}, {name}: {new}, not {want}"
+            );
+        }
+        step(&mut ssg, &batch, 1e-3, 0.0);
+    }
+}
+
+#[test]
 fn features_of_ssg() {
     let golden = Golden::open("ssg");
     let net = net(&golden, with_parts(PICTURE), "features.before.student", 1);

@@ -12,15 +12,24 @@ const FEW: usize = 100;
 
 /// What is wrong with labels.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Collapse {
+pub(crate) enum Collapse {
     /// Nothing can be trained.
     Fatal(String),
     /// It can go on, and will likely come to nothing.
     Likely(String),
 }
 
+impl Collapse {
+    /// What is wrong, the likely cause and the key to change.
+    pub(crate) fn text(&self) -> &str {
+        match self {
+            Collapse::Fatal(text) | Collapse::Likely(text) => text,
+        }
+    }
+}
+
 /// Looks at an epoch's labels; `None` if they are as they should be. What is said names the cause and the key to change.
-pub(super) fn look(labels: &PseudoLabels, config: &ClusterConfig) -> Option<Collapse> {
+pub(crate) fn look(labels: &PseudoLabels, config: &ClusterConfig) -> Option<Collapse> {
     let count = labels.labels.len();
     let outliers = labels.outliers();
     let sizes = labels.sizes();
