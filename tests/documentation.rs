@@ -155,3 +155,21 @@ fn a_reader_that_leaves_ends_a_program_quietly() {
         assert!(said.is_empty(), "{tool}: {said}");
     }
 }
+
+#[test]
+fn tables_of_accuracy_are_those_of_the_results() {
+    let dir = tempfile::tempdir().unwrap();
+    let results = root().join("tests/bench/results").display().to_string();
+    let out = dir.path().display().to_string();
+    let known = ["methods", "--known", "--results", &results, "--out", &out];
+    let tables = run("reid-bench", &known).unwrap();
+    assert_eq!(tables.code, 0, "{}", tables.stderr);
+    let (_, written) = read("docs/ACCURACY.md")
+        .split_once(reid_tests::bench::methods::MARK)
+        .map(|(head, tables)| (head.to_owned(), tables.to_owned()))
+        .unwrap();
+    assert!(
+        written == tables.stdout,
+        "run ./reid bench methods --known --write docs/ACCURACY.md"
+    );
+}

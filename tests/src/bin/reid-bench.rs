@@ -53,6 +53,9 @@ enum Command {
         /// Begin no training after so many minutes.
         #[arg(long)]
         minutes: Option<f64>,
+        /// Write the tables into this document in place of those it has, instead of printing them.
+        #[arg(long)]
+        write: Option<PathBuf>,
     },
     /// The edge runtime beside OpenCV, onnxruntime and BoxMOT, in one run; IDF1 across cameras of simulated worlds
     Edge {
@@ -121,6 +124,7 @@ fn main() -> ExitCode {
             results,
             known,
             minutes,
+            write,
         } => MethodBench {
             folder: cli.out.clone(),
             results,
@@ -128,6 +132,7 @@ fn main() -> ExitCode {
             parts,
             known,
             minutes,
+            write,
         }
         .run(),
         Command::Edge {

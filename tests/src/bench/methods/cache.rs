@@ -273,13 +273,19 @@ impl Cache {
         let out = path.display().to_string();
         let kind = seeded.world.kind;
         if !path.exists() {
-            let half = format!("{out}.part");
+            // Another bench may be at work on other parts in the same folder.
+            let half = format!("{out}.{}.part", std::process::id());
             let _ = fs::remove_dir_all(&half);
             let seed = seeded.seed.to_string();
             let mut arguments = vec![kind.command(), "--out", &half, "--seed", &seed];
             arguments.extend(seeded.world.options.iter().map(String::as_str));
             programs::json("reid-world", &arguments)?;
-            fs::rename(&half, &path).with_context(|| out.clone())?;
+            let moved = fs::rename(&half, &path);
+            if path.exists() {
+                let _ = fs::remove_dir_all(&half);
+            } else {
+                moved.with_context(|| out.clone())?;
+            }
         }
         Ok(format!("{}:{out}", kind.data()))
     }

@@ -15,6 +15,7 @@ use anyhow::Result;
 use cache::Cache;
 pub use plan::Part;
 use plan::Plan;
+pub use tables::MARK;
 
 /// One bench at work.
 pub struct MethodBench {
@@ -30,10 +31,12 @@ pub struct MethodBench {
     pub known: bool,
     /// Begin no training after so many minutes.
     pub minutes: Option<f64>,
+    /// Document whose tables are replaced; otherwise they are printed.
+    pub write: Option<PathBuf>,
 }
 
 impl MethodBench {
-    /// Runs what is missing, then prints all tables.
+    /// Runs what is missing, then prints all tables or writes them into a document.
     ///
     /// # Errors
     /// If a program fails.
@@ -58,6 +61,13 @@ impl MethodBench {
                 }
             }
         }
-        tables::print(&plan, &cache)
+        let text = tables::all(&plan, &cache)?;
+        match &self.write {
+            Some(document) => tables::write(document, &text),
+            None => {
+                print!("{text}");
+                Ok(())
+            }
+        }
     }
 }

@@ -1,6 +1,10 @@
 //! What was found, as Markdown.
 
-use anyhow::Result;
+use std::fmt::Write as _;
+use std::path::Path;
+
+use anyhow::{Context, Result};
+use reid_models::files::{read_text, write_atomic};
 
 use super::cache::{Cache, Outcome};
 use super::plan::{Plan, Row, Table};
@@ -24,13 +28,13 @@ const DIAGNOSTICS: [&str; 3] = ["ARI", "camera information, clusters (identities
 /// Of one with `export`.
 const ONNX: &str = "ONNX: worst cosine, points of mAP from the trainer";
 
-/// Prints every table and the verdict on every claim.
+/// Every table and the verdict on every claim.
 ///
 /// # Errors
 /// If a result cannot be read.
-pub fn print(plan: &Plan, cache: &Cache) -> Result<()> {
+pub fn all(plan: &Plan, cache: &Cache) -> Result<String> {
+    let mut text = String::new();
     for table in plan.tables() {
-        println!("\n### {}\n", table.title);
         let mut columns = COLUMNS.to_vec();
         if table.diagnostics {
             columns.extend(DIAGNOSTICS);
@@ -38,13 +42,36 @@ pub fn print(plan: &Plan, cache: &Cache) -> Result<()> {
         if table.export {
             columns.push(ONNX);
         }
-        println!("| | {} |", columns.join(" | "));
-        println!("|---|{}", "---|".repeat(columns.len()));
+        writeln!(text, "\n## {}\n", table.title)?;
+        writeln!(text, "| | {} |", columns.join(" | "))?;
+        writeln!(text, "|---|{}", "---|".repeat(columns.len()))?;
         for row in &table.row {
-            println!("{}", line(plan, cache, table, row)?);
+            writeln!(text, "{}", line(plan, cache, table, row)?)?;
         }
     }
-    verdicts(plan, cache)
+    verdicts(plan, cache, &mut text)?;
+    Ok(text)
+}
+
+/// The line of a document after which tables stand.
+pub const MARK: &str =
+    "<!-- The rest is written by `./reid bench methods --known --write docs/ACCURACY.md`. -->\n";
+
+/// Puts tables in the place of those after [`MARK`] in a document.
+///
+/// # Errors
+/// If the file cannot be read or written, or has no mark.
+pub fn write(document: &Path, tables: &str) -> Result<()> {
+    let old = read_text(document)?;
+    let (head, _) = old.split_once(MARK).with_context(|| {
+        let mark = MARK.trim_end();
+        format!(
+            "{}: has no line `{mark}` to write tables after",
+            document.display()
+        )
+    })?;
+    write_atomic(document, format!("{head}{MARK}{tables}").as_bytes())?;
+    Ok(())
 }
 
 fn outcomes(plan: &Plan, cache: &Cache, table: &Table, row: &Row) -> Result<Vec<Outcome>> {
@@ -165,23 +192,28 @@ fn verdict(gaps: &[f64], noise: f64) -> &'static str {
     }
 }
 
-fn verdicts(plan: &Plan, cache: &Cache) -> Result<()> {
+fn verdicts(plan: &Plan, cache: &Cache, text: &mut String) -> Result<()> {
     let noise = noise(plan, cache)?;
-    println!("\n### What the texts claim\n");
-    println!(
+    writeln!(text, "\n## What the texts claim\n")?;
+    writeln!(
+        text,
         "One seed: a difference below {noise:.1} points of mAP is noise (twice the spread of repeated trainings).\n"
-    );
-    println!("| claim | difference here, points of mAP | verdict | |\n|---|---|---|---|");
+    )?;
+    writeln!(
+        text,
+        "| claim | difference here, points of mAP | verdict | |\n|---|---|---|---|"
+    )?;
     for claim in plan.claims() {
         let gaps = gaps(plan, cache, &claim.better, &claim.worse)?;
         let each: Vec<String> = gaps.iter().map(|g| format!("{g:+.1}")).collect();
-        println!(
+        writeln!(
+            text,
             "| {} | {} | {} | {} |",
             claim.says,
             each.join(", "),
             verdict(&gaps, noise),
             claim.why,
-        );
+        )?;
     }
     Ok(())
 }
@@ -203,7 +235,21 @@ fn noise(plan: &Plan, cache: &Cache) -> Result<f64> {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used)]
     use super::*;
+
+    #[test]
+    fn tables_take_the_place_of_those_before() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("it.md");
+        std::fs::write(&path, format!("head\n{MARK}old\n")).unwrap();
+        write(&path, "new\n").unwrap();
+        let text = std::fs::read_to_string(&path).unwrap();
+        assert_eq!(text, format!("head\n{MARK}new\n"));
+        std::fs::write(&path, "head\n").unwrap();
+        let error = write(&path, "new\n").unwrap_err().to_string();
+        assert!(error.contains("it.md") && error.contains("has no line"));
+    }
 
     #[test]
     fn a_verdict_needs_more_than_noise() {
