@@ -38,6 +38,8 @@ pub struct LossConfig {
     pub soft_form: Consistency,
     /// ICE: whose similarities are the target: those of the "weak" view, or of the "strong" one (table 6.3).
     pub soft_target: TargetView,
+    /// ICE: whether the teacher sees batches in another order where batch norms are cut into `train.norm_groups` (ShuffleBN).
+    pub teacher_shuffle: bool,
     /// MMT, ABMT, supervised: weight of the cross-entropy with (pseudo) labels.
     pub identity_weight: f64,
     /// MMT, ABMT: weight of the cross-entropy with the other teacher's (branch's) answer.
@@ -79,6 +81,7 @@ impl Default for LossConfig {
             soft_direction: KlDirection::TargetFirst,
             soft_form: Consistency::Kl,
             soft_target: TargetView::Weak,
+            teacher_shuffle: true,
             identity_weight: 1.0,
             soft_identity_weight: 0.0,
             triplet_weight: 1.0,

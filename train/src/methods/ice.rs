@@ -13,12 +13,13 @@
 //! Where the thesis and its public code differ, the code's form is taken, because it made the published numbers: the
 //! feature of the proxy term is the raw neck output, not normalised, with label smoothing; all proxies of a cluster are
 //! positives of one softmax; the consistency is KL(Q||P); the teacher runs in train mode and only its parameters are averaged,
-//! its batch norm buffers come from its own passes. (The code also permutes the teacher's batch, which with batch statistics
-//! over the whole batch changes nothing.) With true labels in place of pseudo labels (`cluster.truth`) it is the thesis's
+//! its batch norm buffers come from its own passes. With batch norms in groups (`train.norm_groups`) the teacher's batches are
+//! permuted before a pass and put back after it (ShuffleBN); over the whole batch that changes nothing. With true labels in place of pseudo labels (`cluster.truth`) it is the thesis's
 //! supervised variant.
 
 use anyhow::{Context, Result};
 use candle_core::{Device, Tensor};
+use rand::seq::SliceRandom;
 use reid_models::Graph;
 use reid_models::graph::NECK;
 use reid_models::weights::{LoadReport, Weights};
@@ -32,7 +33,7 @@ use crate::losses::{
     Proxies, cross_camera, hard_instance, proxy_nce, similarity_gap, soft_instance,
 };
 use crate::memory::{CameraProxies, camera_proxies, centroids};
-use crate::nn::{Mode, Net};
+use crate::nn::{Mode, Net, init};
 
 /// Online encoder, momentum encoder, proxies.
 pub struct Ice {
@@ -44,6 +45,17 @@ pub struct Ice {
     steps: u64,
     device: Device,
     proxies: Option<Memory>,
+    shuffle: Shuffle,
+}
+
+/// In which order the teacher sees a batch.
+enum Shuffle {
+    /// The student's.
+    Never,
+    /// One drawn for every step and pass, with this seed.
+    Drawn(u64),
+    /// These, of the pass over the strong view and of that over the weak one.
+    Given([Vec<u32>; 2]),
 }
 
 /// What the online encoder is compared with, fixed during the epoch.
@@ -83,6 +95,10 @@ impl Ice {
             ramp: config.train.ema_ramp,
             steps: 0,
             proxies: None,
+            shuffle: match config.loss.teacher_shuffle && config.train.norm_groups > 1 {
+                true => Shuffle::Drawn(config.seed),
+                false => Shuffle::Never,
+            },
         })
     }
 
@@ -134,6 +150,40 @@ impl Ice {
         Some((&memory.clusters, cameras.map(|(rows, of)| (rows, of))))
     }
 
+    /// Sets the orders in which the teacher sees the batches of its strong and its weak view.
+    pub fn set_teacher_orders(&mut self, orders: [Vec<u32>; 2]) {
+        self.shuffle = Shuffle::Given(orders);
+    }
+
+    /// The teacher's answers, row by row, to pictures that it sees in another order: in groups a batch norm's statistics are
+    /// those of the pictures side by side, and what the student's groups have in common would give the answer away.
+    fn taught(&self, images: &Tensor, pass: usize) -> Result<Tensor> {
+        let answers = |images: &Tensor| {
+            let teacher = &self.nets.teacher;
+            output(
+                &teacher.forward_no_grad(images, Mode::Train, &[NECK])?,
+                NECK,
+            )
+        };
+        let order: Vec<u32> = match &self.shuffle {
+            Shuffle::Never => return answers(images),
+            Shuffle::Given(orders) => orders[pass].clone(),
+            Shuffle::Drawn(seed) => {
+                let mut order: Vec<u32> = (0..images.dim(0)? as u32).collect();
+                let name = format!("teacher order {} {pass}", self.steps);
+                order.shuffle(&mut init::stream(*seed, &name));
+                order
+            }
+        };
+        let mut back = vec![0; order.len()];
+        for (seen, own) in (0..).zip(&order) {
+            back[*own as usize] = seen;
+        }
+        let rows = |order: Vec<u32>| Tensor::new(order, images.device());
+        let seen = images.index_select(&rows(order)?, 0)?;
+        Ok(answers(&seen)?.index_select(&rows(back)?, 0)?)
+    }
+
     /// Student and teacher.
     pub fn nets(&self) -> &Pair {
         &self.nets
@@ -171,12 +221,8 @@ impl Method for Ice {
         };
         let memory = self.proxies.as_ref();
         let memory = memory.context("ICE has no proxies before its first relabel")?;
-        let Pair { student, teacher } = &self.nets;
-        let m_strong = output(
-            &teacher.forward_no_grad(strong2, Mode::Train, &[NECK])?,
-            NECK,
-        )?;
-        let m_weak = output(&teacher.forward_no_grad(weak, Mode::Train, &[NECK])?, NECK)?;
+        let (m_strong, m_weak) = (self.taught(strong2, 0)?, self.taught(weak, 1)?);
+        let student = &self.nets.student;
         let f = output(&student.forward(strong1, Mode::Train, &[NECK])?, NECK)?;
 
         let l = &self.loss;

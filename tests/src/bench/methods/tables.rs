@@ -9,8 +9,8 @@ use reid_models::files::{read_text, write_atomic};
 use super::cache::{Cache, Outcome};
 use super::plan::{Plan, Row, Table};
 
-/// A row's differences below this many points of mAP are noise where one seed is all there is: twice the standard deviation
-/// of the rows called `noise-*` when they are known.
+/// Differences below this many points of mAP are noise where one seed is all there is, until the rows called `noise-*` are
+/// known.
 const NOISE: f64 = 2.0;
 
 /// Columns of every table.
@@ -197,7 +197,8 @@ fn verdicts(plan: &Plan, cache: &Cache, text: &mut String) -> Result<()> {
     writeln!(text, "\n## What the texts claim\n")?;
     writeln!(
         text,
-        "One seed: a difference below {noise:.1} points of mAP is noise (twice the spread of repeated trainings).\n"
+        "One seed: a difference below {noise:.1} points of mAP is noise (twice the standard deviation of the difference of two repeated \
+         trainings). Several seeds: twice the standard error of the mean difference.\n"
     )?;
     writeln!(
         text,
@@ -218,7 +219,7 @@ fn verdicts(plan: &Plan, cache: &Cache, text: &mut String) -> Result<()> {
     Ok(())
 }
 
-/// Twice the standard deviation of mAP over the rows called `noise-*`, or a guess.
+/// Twice the standard deviation of a difference of two trainings, by the rows called `noise-*`, or a guess.
 fn noise(plan: &Plan, cache: &Cache) -> Result<f64> {
     let mut maps = Vec::new();
     for table in &plan.table {
@@ -229,7 +230,7 @@ fn noise(plan: &Plan, cache: &Cache) -> Result<f64> {
     }
     Ok(match maps.len() {
         0 | 1 => NOISE,
-        _ => 2.0 * deviation(&maps),
+        _ => 2.0 * 2f64.sqrt() * deviation(&maps),
     })
 }
 
