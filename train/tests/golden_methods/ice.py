@@ -20,6 +20,8 @@ mw = teacher(weak), all the raw output of the neck; <a, b> is the cosine.
 Cases; all steps start from the same state and batch:
   agnostic            no camera proxies
   agnostic_groups     the same with batch-norm statistics over 2 contiguous groups of 8 images, in student and teacher
+  agnostic_shuffled   agnostic_groups with ShuffleBN: each of the teacher's passes runs on the batch in an order of its
+                      own, and its rows are put back; the student is not shuffled
   agnostic_printed    the thesis' printed forms: Eq. 6.5 as a plain softmax (no smoothing; f1 still raw, 6.5 has no
                       cosine bracket) and Eq. 6.12's KL(P||Q) = sum P log(P / Q)
   aware               adds cross as above, 3 negatives
@@ -46,10 +48,17 @@ Choices
     statistics: first the pass over view2, then the one over weak, r <- .9 r + .1 s(view2), r <- .9 r + .1 s(weak). The
     average covers parameters, never running statistics, and comes after the optimiser step.
   * ShuffleBN permutes the teacher's batch and undoes it after the pass. With one group the statistics are those of the
-    whole batch, so it changes nothing (checked below) and no case has it. agnostic_groups is without shuffling.
-  * agnostic_groups, running statistics (0.1): of the first group, or the mean of what the groups would leave (mean of
-    their unbiased variances, one update a pass with momentum .1). `after_first` and `after_mean` hold the two; `after`
-    repeats the first.
+    whole batch, so it changes nothing (checked below): only agnostic_shuffled has it, and agnostic_groups is the same
+    step without. The orders are inputs: order[i] is the original index of the picture at place i of the permuted batch.
+    Groups are cut after the permutation; everything saved of the teacher's output is in the original order.
+  * The shuffled groups are other sets of pictures than the student's, differ between the two passes, and from those of
+    the inverse orders: none of these can be mistaken for another (checked below). The agnostic term, the student's
+    output and its statistics are those of agnostic_groups, and so is the teacher's stem.bn.running_mean in `after_mean`
+    (groups of one size). Adam's first step shows little but signs: judge h_ins, s_ins, the gradients and the teacher's
+    running statistics.
+  * agnostic_groups, agnostic_shuffled, running statistics (0.1): of the first group, or the mean of what the groups
+    would leave (mean of their unbiased variances, one update a pass with momentum .1). `after_first` and `after_mean`
+    hold the two; `after` repeats the first. The teacher's first group is the permuted batch's in agnostic_shuffled.
   * one fresh Adam, coupled weight decay on all trained parameters, affine batch norm too. No warm-up.
 
 Networks student, teacher: TinyNet without classifier
@@ -57,14 +66,16 @@ Networks student, teacher: TinyNet without classifier
   body.conv Conv2d(8, 16, 3, stride 1, padding 1, no bias), body.bn, ReLU
   global average -> pooled (16); neck BatchNorm1d(16), bias 0 and frozen
 
-Tensors; NET = student, teacher; STEP = every case but proxies; AWARE = the four aware cases
+Tensors; NET = student, teacher; STEP = every case but proxies; AWARE = the four aware cases;
+GROUPED = agnostic_groups, agnostic_shuffled
 PARAM = stem.conv.weight (8,3,3,3), stem.bn.{weight,bias,running_mean,running_var} (8), body.conv.weight (16,8,3,3),
         body.bn.{weight,bias,running_mean,running_var} (16), neck.{weight,bias,running_mean,running_var} (16)
   STEP.batch.{view1,view2,weak} (16,3,16,8); STEP.batch.labels, STEP.batch.cameras (16) int64
+  agnostic_shuffled.batch.{order_view2,order_weak} (16) int64
   STEP.before.NET.PARAM, STEP.after.NET.PARAM; STEP.grad.student.PARAM without running statistics and neck.bias
   STEP.before.memory.cluster_proxies (6,16); AWARE.before.memory.camera_proxies (13,16) and
       AWARE.before.memory.{proxy_clusters,proxy_cameras} (13) int64; the same under after.memory
-  agnostic_groups.{after_first,after_mean}.NET.LAYER.{running_mean,running_var}, LAYER = stem.bn, body.bn, neck
+  GROUPED.{after_first,after_mean}.NET.LAYER.{running_mean,running_var}, LAYER = stem.bn, body.bn, neck
   STEP.hyper.{tau_agnostic,tau_h,tau_s,smoothing,weight_h,weight_s,ema_alpha,groups,lr,beta1,beta2,eps,weight_decay,
       bn_momentum} (1); AWARE.hyper.{tau_cross,weight_cross,negatives} (1)
   STEP.loss.{total,agnostic,h_ins,s_ins} (1); AWARE.loss.cross (1)
@@ -277,12 +288,24 @@ def soft_instance_loss(similarity, weak_similarity, printed):
     return (a.exp() * (a - b)).sum(1).mean(), log_p.exp(), log_q.exp()
 
 
+def teacher_pass(teacher, batch, view):
+    """With ShuffleBN where the batch has an order for this view; rows in the original order."""
+    order = batch.get(f"order_{view}")
+    if order is None:
+        return teacher(batch[view])
+    output = {}
+    for key, value in teacher(batch[view][order]).items():
+        output[key] = torch.empty_like(value)
+        output[key][order] = value
+    return output
+
+
 def losses(student, teacher, batch, memory, form):
     """Terms (unweighted), total and intermediate values. Runs one student pass and two teacher passes."""
     labels, cameras = batch["labels"], batch["cameras"]
     with torch.no_grad():
-        outputs = {"teacher.view2": teacher(batch["view2"])}
-        outputs["teacher.weak"] = teacher(batch["weak"])
+        outputs = {"teacher.view2": teacher_pass(teacher, batch, "view2")}
+        outputs["teacher.weak"] = teacher_pass(teacher, batch, "weak")
     outputs["student.view1"] = student(batch["view1"])
     mid = {f"{name}.{key}": value for name, output in outputs.items() for key, value in output.items()}
     f1, m2, mw = (outputs[name]["neck"] for name in ("student.view1", "teacher.view2", "teacher.weak"))
@@ -436,10 +459,30 @@ def check_closed_forms(start, batch):
         one, two = copy.deepcopy(start[1]), copy.deepcopy(start[1])
         set_groups(one, groups)
         set_groups(two, groups)
-        shuffled = torch.empty(16, 16)
-        shuffled[order] = two(batch["view2"][order])["neck"]
+        shuffled = teacher_pass(two, batch | {"order_view2": order}, "view2")["neck"]
         equal = torch.allclose(one(batch["view2"])["neck"], shuffled, atol=1e-10)
         assert equal == (groups == 1)
+
+
+def check_shuffled(out, terms):
+    """agnostic_shuffled against agnostic_groups: equal on the student's side, apart elsewhere."""
+    assert terms["shuffled"]["agnostic"] == terms["groups"]["agnostic"]
+    for name in [name for name in out if name.startswith("agnostic_shuffled.")]:
+        part = name.removeprefix("agnostic_shuffled.")
+        if part.startswith("batch.order_"):
+            continue
+        here, there = out[name], out[f"agnostic_groups.{part}"]
+        if part.startswith("mid.teacher."):
+            least = (here - there).abs().amax(1).min().item()  # every picture's row
+            assert least > 1e-2, (part, least)
+        elif part.startswith("grad."):
+            share = ((here - there).norm() / there.norm()).item()
+            assert share > 1e-2, (part, share)
+        elif part.startswith(("after.teacher.", "after_first.teacher.")) and ".running_" in part:
+            assert (here - there).abs().max() > 1e-3, part
+        elif part.startswith(("batch.", "before.", "hyper.", "mid.student.")) or ".student." in part and \
+                ".running_" in part:
+            assert torch.equal(here, there), part
 
 
 # ---- data
@@ -459,6 +502,17 @@ def training_set():
     labels, cameras = torch.tensor(pairs).unbind(1)
     images = 0.7 * torch.randn(CLUSTERS + 1, 3, 16, 8)[labels] + 0.4 * torch.randn(3, 3, 16, 8)[cameras]
     return as_float32(images + 0.6 * torch.randn_like(images)), labels, cameras
+
+
+def shuffle_orders(seed=2):
+    """ShuffleBN's orders, from a generator of their own. Cut into 2 groups, the plain batch, both orders and both
+    inverse orders give five different partitions of the pictures."""
+    generator = torch.Generator().manual_seed(seed)
+    orders = {f"order_{view}": torch.randperm(16, generator=generator) for view in ("view2", "weak")}
+    every = [torch.arange(16)] + [x for order in orders.values() for x in (order, order.argsort())]
+    partitions = {frozenset(frozenset(half.tolist()) for half in order.chunk(2)) for order in every}
+    assert len(partitions) == 5
+    return orders
 
 
 def proxies_case(teacher, images, labels, cameras, out):
@@ -491,6 +545,7 @@ def main(seed=1):
     memory = proxies_case(start[1], images, labels, cameras, out)
     terms = {"agnostic": step_case("agnostic", start, batch, memory, out)}
     terms["groups"] = step_case("agnostic_groups", start, batch, memory, out, groups=2)
+    terms["shuffled"] = step_case("agnostic_shuffled", start, batch | shuffle_orders(), memory, out, groups=2)
     terms["printed"] = step_case("agnostic_printed", start, batch, memory, out, printed=True, smoothing=0.0)
     terms["aware"] = step_case("aware", start, batch, memory, out, cross="joint")
     terms["few"] = step_case("aware_few", start, batch, memory, out, cross="joint", negatives=50)
@@ -498,6 +553,7 @@ def main(seed=1):
     terms["kept"] = step_case("aware_printed_kept", start, batch, memory, out, cross="kept")
     for name in ("agnostic", "h_ins", "s_ins"):
         assert terms["aware"][name] == terms["agnostic"][name]
+    check_shuffled(out, terms)
     assert torch.allclose(terms["kept"]["cross"] * 12, terms["batch"]["cross"] * 16)  # 4 of the 16 have no positive
     save(out)
 

@@ -8,6 +8,11 @@ use super::harness::*;
 
 /// A method in the state that `case` begins with.
 fn before(golden: &Golden, case: &str) -> Ice {
+    changed(golden, case, &[])
+}
+
+/// The same with other settings.
+fn changed(golden: &Golden, case: &str, more: &[&str]) -> Ice {
     let hyper = |name: &str| golden.number(&format!("{case}.hyper.{name}"));
     let aware = golden.has(&format!("{case}.hyper.tau_cross"));
     let printed = case.contains("printed");
@@ -28,6 +33,7 @@ fn before(golden: &Golden, case: &str) -> Ice {
     } else if printed {
         sets.push("loss.soft_direction=printed".into());
     }
+    sets.extend(more.iter().map(ToString::to_string));
     let config = config("ice", if aware { "ice_aware" } else { "ice" }, &sets);
     if aware {
         // The preset's own.
@@ -52,6 +58,10 @@ fn before(golden: &Golden, case: &str) -> Ice {
         )
     });
     ice.set_proxies(golden.get(&memory("cluster_proxies")).clone(), cameras);
+    let orders = ["view2", "weak"].map(|view| format!("{case}.batch.order_{view}"));
+    if golden.has(&orders[0]) {
+        ice.set_teacher_orders(orders.map(|name| golden.numbers(&name)));
+    }
     ice
 }
 
@@ -61,6 +71,7 @@ fn steps_of_ice() {
     for case in [
         "agnostic",
         "agnostic_groups",
+        "agnostic_shuffled",
         "agnostic_printed",
         "aware",
         "aware_few",
@@ -137,4 +148,25 @@ fn labels_may_be_permuted() {
     batch.labels.iter_mut().for_each(|l| *l = count - 1 - *l);
     let b = two.loss(&batch).unwrap();
     near("total", &flat(&b.total), &flat(&a.total), 1e-6);
+}
+
+#[test]
+fn the_teacher_is_shuffled_where_batch_norms_have_groups() {
+    let golden = Golden::open("ice");
+    let case = "agnostic_groups";
+    let batch = golden.batch(case, "labels", &["view1", "view2", "weak"]);
+    let loss = |ice: &Ice| flat(&ice.loss(&batch).unwrap().total)[0];
+    let with = |more: &[&str]| loss(&changed(&golden, case, more));
+    let plain = with(&["train.norm_groups=2", "loss.teacher_shuffle=false"]);
+    assert_eq!(plain, with(&[]));
+    let shuffled = with(&["train.norm_groups=2"]);
+    assert!((shuffled - plain).abs() > 1e-3, "{shuffled} and {plain}");
+    assert_eq!(shuffled, with(&["train.norm_groups=2"]), "the same seed");
+    let other = with(&["train.norm_groups=2", "seed=7"]);
+    assert!((other - shuffled).abs() > 1e-3, "{other} and {shuffled}");
+    // Another order in the next step.
+    let mut ice = changed(&golden, case, &["train.norm_groups=2", "train.ema=1.0"]);
+    let first = loss(&ice);
+    ice.after_step(&batch, &[]).unwrap();
+    assert!((loss(&ice) - first).abs() > 1e-3);
 }
