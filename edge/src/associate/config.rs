@@ -43,7 +43,7 @@ pub struct AssociateConfig {
     /// Seconds after which a tracklet that resembles somebody, though not enough, is a new identity all the same.
     pub ambiguous_secs: f64,
     /// Parts in time into which a tracklet's looks are split, 1 to 4. With more than one, beginnings are compared with beginnings
-    /// and ends with ends (temporal partition pooling): it pays where people pass a camera the same way each time.
+    /// and ends with ends (temporal partition pooling). On simulated cameras it costs IDF1: docs/BENCHMARKS.md.
     pub temporal_parts: usize,
     /// Whether two cameras can see the same spot. If not, nobody is in two of them at once.
     pub overlapping: bool,

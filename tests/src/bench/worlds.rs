@@ -17,7 +17,7 @@ pub struct WorldBench {
 }
 
 impl WorldBench {
-    /// The pipeline over three cameras, with a model and with a colour histogram. Without `model`, each site gets its own:
+    /// The pipeline over three cameras, with a model, with its embeddings of a tracklet in three parts, and with a colour histogram. Without `model`, each site gets its own:
     /// ICE on unlabelled crops of the same cameras, showing other people than the videos.
     ///
     /// # Errors
@@ -45,10 +45,15 @@ impl WorldBench {
             let model = fs::canonicalize(&model).with_context(|| model.display().to_string())?;
             let embedders = [
                 ("model", format!("model = {model:?}")),
+                (
+                    "model, 3 temporal parts",
+                    format!("model = {model:?}\n[associate]\ntemporal_parts = 3"),
+                ),
                 ("histogram", "kind = \"histogram\"".into()),
             ];
             for (name, embedder) in embedders {
-                let config = Path::new(&world).join(format!("{name}.toml"));
+                let file = format!("{}.toml", name.replace([',', ' '], "-"));
+                let config = Path::new(&world).join(file);
                 fs::write(&config, format!("{cameras}[embedder]\n{embedder}\n"))?;
                 let (config, gt) = (config.display().to_string(), format!("{world}/gt"));
                 let r = programs::json("reid-edge", &["replay", "--config", &config, "--gt", &gt])?;
