@@ -35,13 +35,7 @@ const ONNX: &str = "ONNX: worst cosine, points of mAP from the trainer";
 pub fn all(plan: &Plan, cache: &Cache) -> Result<String> {
     let mut text = String::new();
     for table in plan.tables() {
-        let mut columns = COLUMNS.to_vec();
-        if table.diagnostics {
-            columns.extend(DIAGNOSTICS);
-        }
-        if table.export {
-            columns.push(ONNX);
-        }
+        let columns = columns(table);
         writeln!(text, "\n## {}\n", table.title)?;
         writeln!(text, "| | {} |", columns.join(" | "))?;
         writeln!(text, "|---|{}", "---|".repeat(columns.len()))?;
@@ -51,6 +45,18 @@ pub fn all(plan: &Plan, cache: &Cache) -> Result<String> {
     }
     verdicts(plan, cache, &mut text)?;
     Ok(text)
+}
+
+/// Names of a table's columns but the first.
+fn columns(table: &Table) -> Vec<&'static str> {
+    let mut columns = COLUMNS.to_vec();
+    if table.diagnostics {
+        columns.extend(DIAGNOSTICS);
+    }
+    if table.export {
+        columns.push(ONNX);
+    }
+    columns
 }
 
 /// The line of a document after which tables stand.
@@ -84,13 +90,8 @@ fn line(plan: &Plan, cache: &Cache, table: &Table, row: &Row) -> Result<String> 
     let all = outcomes(plan, cache, table, row)?;
     let name = &row.name;
     if all.is_empty() {
-        let columns = COLUMNS.len()
-            + DIAGNOSTICS.len() * usize::from(table.diagnostics)
-            + usize::from(table.export);
-        return Ok(format!(
-            "| {name} | not yet measured{} |",
-            " |".repeat(columns - 1)
-        ));
+        let rest = " |".repeat(columns(table).len() - 1);
+        return Ok(format!("| {name} | not yet measured |{rest}"));
     }
     let percent = |of: &dyn Fn(&Outcome) -> f64| {
         let values: Vec<f64> = all.iter().map(|o| 100.0 * of(o)).collect();
