@@ -128,10 +128,21 @@ pub struct Row {
     /// Seed of the training itself.
     #[serde(default = "one")]
     pub train_seed: u64,
+    /// Id of the row that this one repeats with another `train_seed`: how far repeated trainings lie apart is the noise of its
+    /// method.
+    #[serde(default)]
+    pub repeats: Option<String>,
     /// How the finished model is evaluated, as options of `reid-train eval`, if otherwise than by the training itself. Rows that
     /// differ in this alone share a training.
     #[serde(default)]
     pub eval: Vec<String>,
+}
+
+impl Row {
+    /// What two trainings of one row have in common.
+    fn training_but_seed(&self) -> (&str, &str, &[String], Option<&str>) {
+        (&self.method, &self.preset, &self.set, self.init.as_deref())
+    }
 }
 
 /// `better` is claimed to be above `worse`.
@@ -233,6 +244,15 @@ impl Plan {
                     "a claim names `{id}`, no row"
                 );
             }
+        }
+        for row in plan.table.iter().flat_map(|t| &t.row) {
+            let Some(id) = &row.repeats else { continue };
+            let first = plan.find(id).map(|(_, r)| r);
+            ensure!(
+                first.is_some_and(|r| r.training_but_seed() == row.training_but_seed()),
+                "tests/bench/methods.toml: {} repeats `{id}`, which is no row, or another training",
+                row.id
+            );
         }
         let worlds = plan.world.iter().map(|w| w.name.as_str());
         let worlds: Vec<&str> = worlds.collect();

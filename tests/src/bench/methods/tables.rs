@@ -1,5 +1,6 @@
 //! What was found, as Markdown.
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::path::Path;
 
@@ -9,8 +10,8 @@ use reid_models::files::{read_text, write_atomic};
 use super::cache::{Cache, Outcome};
 use super::plan::{Plan, Row, Table};
 
-/// Differences below this many points of mAP are noise where one seed is all there is, until the rows called `noise-*` are
-/// known.
+/// Differences below this many points of mAP are noise where one seed is all there is, until a row is known that `repeats`
+/// another.
 const NOISE: f64 = 2.0;
 
 /// Columns of every table.
@@ -194,12 +195,13 @@ fn verdict(gaps: &[f64], noise: f64) -> &'static str {
 }
 
 fn verdicts(plan: &Plan, cache: &Cache, text: &mut String) -> Result<()> {
-    let noise = noise(plan, cache)?;
+    let noise = Noise::of(plan, cache)?;
     writeln!(text, "\n## What the texts claim\n")?;
     writeln!(
         text,
-        "One seed: a difference below {noise:.1} points of mAP is noise (twice the standard deviation of the difference of two repeated \
-         trainings). Several seeds: twice the standard error of the mean difference.\n"
+        "One seed: a difference below twice its standard deviation is noise, by repeated trainings of each method ({}). Several \
+         seeds: twice the standard error of the mean difference.\n",
+        noise.describe()
     )?;
     writeln!(
         text,
@@ -208,31 +210,71 @@ fn verdicts(plan: &Plan, cache: &Cache, text: &mut String) -> Result<()> {
     for claim in plan.claims() {
         let gaps = gaps(plan, cache, &claim.better, &claim.worse)?;
         let each: Vec<String> = gaps.iter().map(|g| format!("{g:+.1}")).collect();
+        let method = |id: &str| plan.find(id).map_or("", |(_, row)| &row.method);
+        let limit = noise.difference(method(&claim.better), method(&claim.worse));
         writeln!(
             text,
             "| {} | {} | {} | {} |",
             claim.says,
             each.join(", "),
-            verdict(&gaps, noise),
+            verdict(&gaps, limit),
             claim.why,
         )?;
     }
     Ok(())
 }
 
-/// Twice the standard deviation of a difference of two trainings, by the rows called `noise-*`, or a guess.
-fn noise(plan: &Plan, cache: &Cache) -> Result<f64> {
-    let mut maps = Vec::new();
-    for table in &plan.table {
-        for row in table.row.iter().filter(|r| r.id.starts_with("noise-")) {
-            let all = outcomes(plan, cache, table, row)?;
-            maps.extend(all.first().map(|o| 100.0 * o.last.map));
+/// How far trainings lie apart that differ in their seed alone.
+struct Noise {
+    /// Of every method that was repeated: standard deviation in points of mAP, and of how many trainings.
+    methods: BTreeMap<String, (f64, usize)>,
+}
+
+impl Noise {
+    fn of(plan: &Plan, cache: &Cache) -> Result<Self> {
+        let mut maps = BTreeMap::<&str, Vec<f64>>::new();
+        let rows = || {
+            plan.table
+                .iter()
+                .flat_map(|t| t.row.iter().map(move |r| (t, r)))
+        };
+        for (table, row) in rows() {
+            // A row that others repeat counts with them.
+            let repeated = rows().any(|(_, r)| r.repeats.as_ref() == Some(&row.id));
+            if repeated || row.repeats.is_some() {
+                let all = outcomes(plan, cache, table, row)?;
+                let map = all.first().map(|o| 100.0 * o.last.map);
+                maps.entry(&row.method).or_default().extend(map);
+            }
+        }
+        let known = maps.into_iter().filter(|(_, maps)| maps.len() > 1);
+        let methods = known.map(|(m, maps)| (m.into(), (deviation(&maps), maps.len())));
+        Ok(Self {
+            methods: methods.collect(),
+        })
+    }
+
+    /// Twice the standard deviation of a difference; a method that was not repeated is taken for the noisiest.
+    fn difference(&self, better: &str, worse: &str) -> f64 {
+        let most = self
+            .methods
+            .values()
+            .map(|v| v.0)
+            .fold(None, |most, v| Some(f64::max(v, most.unwrap_or_default())));
+        let unknown = most.unwrap_or(NOISE / 8f64.sqrt());
+        let of = |method: &str| self.methods.get(method).map_or(unknown, |v| v.0);
+        2.0 * (of(better).powi(2) + of(worse).powi(2)).sqrt()
+    }
+
+    /// Deviations for people.
+    fn describe(&self) -> String {
+        let each = self.methods.iter();
+        let each = each.map(|(m, (sd, n))| format!("{m}: {sd:.1} points, {n} trainings"));
+        match self.methods.is_empty() {
+            true => "none yet, a guess".into(),
+            false => each.collect::<Vec<_>>().join("; "),
         }
     }
-    Ok(match maps.len() {
-        0 | 1 => NOISE,
-        _ => 2.0 * 2f64.sqrt() * deviation(&maps),
-    })
 }
 
 #[cfg(test)]
@@ -251,6 +293,20 @@ mod tests {
         std::fs::write(&path, "head\n").unwrap();
         let error = write(&path, "new\n").unwrap_err().to_string();
         assert!(error.contains("it.md") && error.contains("has no line"));
+    }
+
+    #[test]
+    fn noise_is_of_the_methods_that_are_compared() {
+        let methods = [("a".into(), (3.0, 3)), ("b".into(), (4.0, 2))].into();
+        let noise = Noise { methods };
+        assert_eq!(noise.difference("a", "b"), 10.0);
+        assert_eq!(noise.difference("a", "never repeated"), 10.0);
+        assert_eq!(
+            noise.describe(),
+            "a: 3.0 points, 3 trainings; b: 4.0 points, 2 trainings"
+        );
+        let methods = BTreeMap::new();
+        assert!((Noise { methods }.difference("a", "b") - NOISE).abs() < 1e-12);
     }
 
     #[test]
