@@ -1,6 +1,6 @@
 //! Trainings that are done once: a result lies under the hash of everything it depends on.
 
-use std::fs;
+use std::fs::{self, File, TryLockError};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
@@ -143,6 +143,26 @@ impl Cache {
         Ok(outcome)
     }
 
+    /// Takes a job's training until the lock is dropped, or this process dies; `None` if another bench in the same folder has it.
+    ///
+    /// # Errors
+    /// If the lock cannot be made.
+    pub fn take(&self, job: &Job) -> Result<Option<File>> {
+        let (lock, path) = self.lock(&job.training())?;
+        match lock.try_lock() {
+            Ok(()) => Ok(Some(lock)),
+            Err(TryLockError::WouldBlock) => Ok(None),
+            Err(TryLockError::Error(error)) => Err(error).with_context(|| path),
+        }
+    }
+
+    fn lock(&self, training: &Job) -> Result<(File, String)> {
+        let path = self.folder_of(training)?.with_extension("lock");
+        let name = path.display().to_string();
+        let file = File::create(path).with_context(|| name.clone())?;
+        Ok((file, name))
+    }
+
     /// Folder of a training.
     fn folder_of(&self, training: &Job) -> Result<PathBuf> {
         Ok(self.folder.join("runs").join(Self::key(training)?))
@@ -196,7 +216,12 @@ impl Cache {
         let resumed = run.join("config.toml").is_file();
         let seed = format!("seed={}", row.train_seed);
         let init = match &job.init {
-            Some(start) => Some(self.model(start)?.display().to_string()),
+            Some(start) => {
+                // If another bench trains it, wait.
+                let (lock, path) = self.lock(start)?;
+                lock.lock().with_context(|| path)?;
+                Some(self.model(start)?.display().to_string())
+            }
             None => row.init.clone(),
         };
         if resumed {
