@@ -353,3 +353,25 @@ fn find_score(value: &Value) -> Option<Score> {
     };
     inside.into_iter().find_map(find_score)
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::super::plan::{Part, Plan};
+    use super::*;
+
+    #[test]
+    fn a_training_is_taken_by_one_bench_at_a_time() {
+        let folder = tempfile::tempdir().unwrap();
+        let open = || Cache::open(folder.path(), &folder.path().join("results")).unwrap();
+        let (one, other) = (open(), open());
+        let plan = Plan::read(&[1], &[Part::Ablations]).unwrap();
+        let jobs: Vec<Job> = plan.jobs().take(2).collect();
+        let taken = one.take(&jobs[0]).unwrap();
+        assert!(taken.is_some());
+        assert!(other.take(&jobs[0]).unwrap().is_none());
+        assert!(other.take(&jobs[1]).unwrap().is_some());
+        drop(taken);
+        assert!(other.take(&jobs[0]).unwrap().is_some());
+    }
+}

@@ -14,7 +14,7 @@ use anyhow::Result;
 
 use cache::Cache;
 pub use plan::Part;
-use plan::Plan;
+use plan::{Job, Plan};
 pub use tables::MARK;
 
 /// One bench at work.
@@ -48,30 +48,10 @@ impl MethodBench {
         jobs.sort_by_key(|j| self.seeds.iter().position(|s| *s == j.world().seed));
         let missing = jobs.iter().filter(|j| !cache.knows(j)).count();
         eprintln!("{} trainings, {missing} of them to be done", jobs.len());
-        let began = Instant::now();
-        let over = || {
-            let limit = self.minutes.unwrap_or(f64::INFINITY);
-            began.elapsed().as_secs_f64() > 60.0 * limit
-        };
         if !self.known {
-            // Again until nothing is left but what other benches in the same folder are at.
-            let mut ran = true;
-            while std::mem::take(&mut ran) {
-                for (i, job) in jobs.iter().enumerate() {
-                    if cache.knows(job) || over() {
-                        continue;
-                    }
-                    let Some(_taken) = cache.take(job)? else {
-                        continue;
-                    };
-                    // Another may have ended it just now.
-                    if !cache.knows(job) {
-                        eprintln!("{}/{}: {}", i + 1, jobs.len(), job.title());
-                        cache.run(job)?;
-                        ran = true;
-                    }
-                }
-            }
+            // What is left at the end, other benches in the same folder are at.
+            let began = Instant::now();
+            while self.pass(&jobs, &mut cache, began)? {}
         }
         let text = tables::all(&plan, &cache)?;
         match &self.write {
@@ -81,5 +61,27 @@ impl MethodBench {
                 Ok(())
             }
         }
+    }
+
+    /// Does what is missing and can be taken; whether that was anything.
+    fn pass(&self, jobs: &[Job], cache: &mut Cache, began: Instant) -> Result<bool> {
+        let limit = self.minutes.unwrap_or(f64::INFINITY);
+        let mut ran = false;
+        for (i, job) in jobs.iter().enumerate() {
+            if cache.knows(job) || began.elapsed().as_secs_f64() > 60.0 * limit {
+                continue;
+            }
+            let Some(_taken) = cache.take(job)? else {
+                continue;
+            };
+            // Another may have ended it just before it was taken.
+            if cache.knows(job) {
+                continue;
+            }
+            eprintln!("{}/{}: {}", i + 1, jobs.len(), job.title());
+            cache.run(job)?;
+            ran = true;
+        }
+        Ok(ran)
     }
 }

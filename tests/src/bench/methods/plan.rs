@@ -231,7 +231,7 @@ impl Plan {
         let mut plan: Plan = toml::from_str(TEXT).context("tests/bench/methods.toml")?;
         plan.seeds = seeds.to_vec();
         let mut known = BTreeMap::<&str, usize>::new();
-        for row in plan.table.iter().flat_map(|t| &t.row) {
+        for (_, row) in plan.rows() {
             *known.entry(&row.id).or_default() += 1;
         }
         if let Some((id, _)) = known.iter().find(|(_, n)| **n > 1) {
@@ -245,13 +245,20 @@ impl Plan {
                 );
             }
         }
-        for row in plan.table.iter().flat_map(|t| &t.row) {
+        let mut repeated = BTreeMap::<&str, &str>::new();
+        for (_, row) in plan.rows() {
             let Some(id) = &row.repeats else { continue };
             let first = plan.find(id).map(|(_, r)| r);
             ensure!(
                 first.is_some_and(|r| r.training_but_seed() == row.training_but_seed()),
                 "tests/bench/methods.toml: {} repeats `{id}`, which is no row, or another training",
                 row.id
+            );
+            let other = *repeated.entry(&row.method).or_insert(id);
+            ensure!(
+                other == id,
+                "tests/bench/methods.toml: `{other}` and `{id}` are both repeated: whose noise is that of {}?",
+                row.method
             );
         }
         let worlds = plan.world.iter().map(|w| w.name.as_str());
@@ -324,11 +331,15 @@ impl Plan {
         }
     }
 
+    /// Every row with its table, of all parts.
+    pub fn rows(&self) -> impl Iterator<Item = (&Table, &Row)> {
+        let tables = self.table.iter();
+        tables.flat_map(|t| t.row.iter().map(move |r| (t, r)))
+    }
+
     /// The row of that name and its table.
     pub fn find(&self, id: &str) -> Option<(&Table, &Row)> {
-        let tables = self.table.iter();
-        let mut all = tables.flat_map(|t| t.row.iter().map(move |r| (t, r)));
-        all.find(|(_, r)| r.id == id)
+        self.rows().find(|(_, r)| r.id == id)
     }
 }
 
@@ -349,12 +360,7 @@ mod tests {
             let config = config.unwrap_or_else(|e| panic!("{}: {e:#}", row.id));
             config.model.graph().unwrap();
         }
-        assert!(
-            plan.table
-                .iter()
-                .flat_map(|t| &t.row)
-                .all(|r| ids.contains(&r.id))
-        );
+        assert!(plan.rows().all(|(_, r)| ids.contains(&r.id)));
         assert!(Plan::read(&[], &all).is_err());
     }
 }

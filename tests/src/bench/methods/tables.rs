@@ -232,23 +232,19 @@ struct Noise {
 
 impl Noise {
     fn of(plan: &Plan, cache: &Cache) -> Result<Self> {
-        let mut maps = BTreeMap::<&str, Vec<f64>>::new();
-        let rows = || {
-            plan.table
-                .iter()
-                .flat_map(|t| t.row.iter().map(move |r| (t, r)))
-        };
-        for (table, row) in rows() {
-            // A row that others repeat counts with them.
-            let repeated = rows().any(|(_, r)| r.repeats.as_ref() == Some(&row.id));
-            if repeated || row.repeats.is_some() {
-                let all = outcomes(plan, cache, table, row)?;
-                let map = all.first().map(|o| 100.0 * o.last.map);
-                maps.entry(&row.method).or_default().extend(map);
-            }
+        // By the row that is repeated: one that nobody repeats stays alone.
+        let mut trainings = BTreeMap::<(&str, &str), Vec<f64>>::new();
+        for (table, row) in plan.rows() {
+            let first = row.repeats.as_deref().unwrap_or(&row.id);
+            let all = outcomes(plan, cache, table, row)?;
+            let map = all.first().map(|o| 100.0 * o.last.map);
+            trainings
+                .entry((&row.method, first))
+                .or_default()
+                .extend(map);
         }
-        let known = maps.into_iter().filter(|(_, maps)| maps.len() > 1);
-        let methods = known.map(|(m, maps)| (m.into(), (deviation(&maps), maps.len())));
+        let repeated = trainings.into_iter().filter(|(_, maps)| maps.len() > 1);
+        let methods = repeated.map(|((m, _), maps)| (m.into(), (deviation(&maps), maps.len())));
         Ok(Self {
             methods: methods.collect(),
         })
@@ -256,12 +252,8 @@ impl Noise {
 
     /// Twice the standard deviation of a difference; a method that was not repeated is taken for the noisiest.
     fn difference(&self, better: &str, worse: &str) -> f64 {
-        let most = self
-            .methods
-            .values()
-            .map(|v| v.0)
-            .fold(None, |most, v| Some(f64::max(v, most.unwrap_or_default())));
-        let unknown = most.unwrap_or(NOISE / 8f64.sqrt());
+        let known = self.methods.values().map(|v| v.0);
+        let unknown = known.reduce(f64::max).unwrap_or(NOISE / 8f64.sqrt());
         let of = |method: &str| self.methods.get(method).map_or(unknown, |v| v.0);
         2.0 * (of(better).powi(2) + of(worse).powi(2)).sqrt()
     }
