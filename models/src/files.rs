@@ -3,6 +3,7 @@
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 /// A file that could not be read or written; names the path.
 #[derive(Debug, thiserror::Error)]
@@ -51,8 +52,8 @@ pub fn write_atomic_with(
             ))
         })?
         .to_string_lossy();
-    // The process id keeps two programs that write the same file apart; the last rename wins, whole.
-    let temporary = folder.join(format!(".{name}.{}.partial", std::process::id()));
+    // Of several who write the same file the last rename wins, whole.
+    let temporary = folder.join(passing_name(&name));
     let written = File::create(&temporary).and_then(|mut file| {
         fill(&mut file)?;
         file.sync_all()
@@ -68,6 +69,13 @@ pub fn write_atomic_with(
         let _ = dir.sync_all();
     }
     Ok(())
+}
+
+/// A hidden name that no other call has, in this process or another: for a file that is soon renamed or removed.
+pub(crate) fn passing_name(stem: &str) -> String {
+    static CALLS: AtomicU64 = AtomicU64::new(0);
+    let call = CALLS.fetch_add(1, Ordering::Relaxed);
+    format!(".{stem}.{}-{call}.partial", std::process::id())
 }
 
 /// Reads a whole file.
@@ -129,6 +137,27 @@ mod tests {
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
         write_atomic(&path, b"new").unwrap();
         assert_eq!(fs::read(&path).unwrap(), b"new");
+    }
+
+    #[test]
+    fn threads_that_write_one_file_do_not_disturb_each_other() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("card.json");
+        let write = |text: [u8; 9]| {
+            (0..100).for_each(|_| write_atomic(&path, &text).unwrap());
+        };
+        std::thread::scope(|scope| {
+            for digit in b'1'..=b'4' {
+                let write = &write;
+                scope.spawn(move || write([digit; 9]));
+            }
+        });
+        let text = fs::read(&path).unwrap();
+        assert!(
+            text.len() == 9 && text.iter().all(|b| *b == text[0]),
+            "{text:?}"
+        );
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
     }
 
     #[test]

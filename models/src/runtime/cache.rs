@@ -30,7 +30,7 @@ impl Cache {
     pub(super) fn open(root: &Path) -> Result<Self, RuntimeError> {
         let refused = |source| RuntimeError::Cache { source };
         files::create_dir(root).map_err(refused)?;
-        let probe = root.join(format!(".probe.{}", std::process::id()));
+        let probe = root.join(files::passing_name("probe"));
         let written = File::create(&probe).and_then(|_| fs::remove_file(&probe));
         written.map_err(|source| {
             refused(FileError {
@@ -408,6 +408,17 @@ mod tests {
                 "{err}"
             );
         }
+    }
+
+    #[test]
+    fn threads_may_open_one_folder_at_once() {
+        let dir = tempfile::tempdir().unwrap();
+        std::thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| (0..200).for_each(|_| drop(Cache::open(dir.path()).unwrap())));
+            }
+        });
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
     }
 
     #[test]
