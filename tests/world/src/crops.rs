@@ -56,6 +56,13 @@ impl Labels {
     }
 }
 
+/// Most cameras that see an identity, unless somebody says otherwise. Left out of `world.json`, which was there before it.
+const SEEN_BY: usize = 5;
+
+fn is_usual(seen_by: &usize) -> bool {
+    *seen_by == SEEN_BY
+}
+
 /// What to make.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct CropsConfig {
@@ -71,6 +78,9 @@ pub struct CropsConfig {
     pub cameras: usize,
     /// Mean number of pictures of an identity in a camera that sees it.
     pub per_camera: usize,
+    /// Most cameras that see an identity; the fewest are two. The fewer, the more an identity tells of the camera.
+    #[serde(skip_serializing_if = "is_usual")]
+    pub seen_by: usize,
     /// Width and height of a crop.
     pub size: (usize, usize),
     /// Distractors in the gallery for each test identity.
@@ -105,6 +115,7 @@ impl CropsConfig {
             ids,
             cameras: 6,
             per_camera: 6,
+            seen_by: SEEN_BY,
             size: (64, 128),
             distractors: 4.0,
             junk: 1.5,
@@ -132,6 +143,7 @@ impl CropsConfig {
         range("--ids", self.ids, 4, 9998)?;
         range("--cameras", self.cameras, 2, 9)?;
         range("--per-camera", self.per_camera, 2, 99)?;
+        range("--seen-by", self.seen_by, 2, 9)?;
         let (w, h) = self.size;
         if !(16..=512).contains(&w) || !(32..=1024).contains(&h) {
             return Err(usage(
@@ -270,7 +282,7 @@ impl Plan {
             for i in (1..order.len()).rev() {
                 order.swap(i, draw.int(0, i));
             }
-            let seen_by = draw.int(2, 5.min(config.cameras));
+            let seen_by = draw.int(2, config.seen_by.min(config.cameras));
             let mut cameras: Vec<usize> = order[..seen_by].to_vec();
             cameras.sort_unstable();
             let test = index >= train;

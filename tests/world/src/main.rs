@@ -1,6 +1,6 @@
 //! `reid-world`: makes simulated data.
 
-use std::io::IsTerminal as _;
+use std::io::{ErrorKind, IsTerminal as _, Write as _};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -87,6 +87,9 @@ struct CropsArgs {
     /// Mean number of pictures of an identity in a camera that sees it
     #[arg(long)]
     per_camera: Option<usize>,
+    /// Most cameras that see an identity, 2 to 9 (the fewest are two)
+    #[arg(long)]
+    seen_by: Option<usize>,
     /// Width x height of a crop
     #[arg(long)]
     size: Option<String>,
@@ -189,6 +192,7 @@ fn make_crops(args: &CropsArgs) -> Result<()> {
     config.ids = args.ids.unwrap_or(config.ids);
     config.cameras = args.cameras.unwrap_or(config.cameras);
     config.per_camera = args.per_camera.unwrap_or(config.per_camera);
+    config.seen_by = args.seen_by.unwrap_or(config.seen_by);
     config.labels = Labels::parse(&args.labels)?;
     if let Some(size) = &args.size {
         config.size = parse_size(size)?;
@@ -207,9 +211,9 @@ fn make_crops(args: &CropsArgs) -> Result<()> {
             "distractors": report.distractors, "junk": report.junk, "twins": report.twins,
             "seconds": seconds, "crops_per_second": total as f64 / seconds,
         });
-        println!("{object}");
+        say(&object.to_string())?;
     } else {
-        println!(
+        say(&format!(
             "{}: {} train, {} query, {} gallery ({} distractors, {} junk) in {seconds:.1} s, {:.0} crops/s",
             args.out.display(),
             report.train,
@@ -218,7 +222,7 @@ fn make_crops(args: &CropsArgs) -> Result<()> {
             report.distractors,
             report.junk,
             total as f64 / seconds
-        );
+        ))?;
     }
     Ok(())
 }
@@ -242,16 +246,16 @@ fn make_tracklets(args: &TrackletsArgs) -> Result<()> {
             "out": args.out, "version": WORLD_VERSION, "seed": args.seed, "domain": config.domain, "train": report.train,
             "query": report.query, "gallery": report.gallery, "pictures": report.pictures,
         });
-        println!("{object}");
+        say(&object.to_string())?;
     } else {
-        println!(
+        say(&format!(
             "{}: {} train, {} query, {} gallery tracklets, {} pictures",
             args.out.display(),
             report.train,
             report.query,
             report.gallery,
             report.pictures
-        );
+        ))?;
     }
     Ok(())
 }
@@ -279,9 +283,9 @@ fn make_videos(args: &VideosArgs) -> Result<()> {
             "cameras": report.cameras, "frames": report.frames, "boxes": report.boxes,
             "crossing_ids": report.crossing_ids, "seconds": seconds, "frames_per_second": total as f64 / seconds,
         });
-        println!("{object}");
+        say(&object.to_string())?;
     } else {
-        println!(
+        say(&format!(
             "{}: {} cameras x {} frames, {} people, {} of them in two cameras or more, {} boxes in {seconds:.1} s",
             args.out.display(),
             report.cameras.len(),
@@ -289,7 +293,7 @@ fn make_videos(args: &VideosArgs) -> Result<()> {
             config.ids,
             report.crossing_ids,
             report.boxes
-        );
+        ))?;
     }
     Ok(())
 }
@@ -302,12 +306,12 @@ fn run(cli: Cli) -> Result<()> {
         Command::Baseline { data, json } => {
             let scores = market::baseline(&data)?;
             if json {
-                println!("{}", serde_json::to_string(&scores)?);
+                say(&serde_json::to_string(&scores)?)?;
             } else {
-                println!(
+                say(&format!(
                     "colour histogram: rank-1 {:.3}, rank-5 {:.3}, mAP {:.3}, {} queries",
                     scores.rank1, scores.rank5, scores.map, scores.queries
-                );
+                ))?;
             }
             Ok(())
         }
@@ -336,6 +340,14 @@ fn run(cli: Cli) -> Result<()> {
             );
             output::write_atomic(&out, &sheet::png(&image)?)
         }
+    }
+}
+
+/// Writes a line to standard output. A reader that has gone is no error: the files are there.
+fn say(line: &str) -> Result<()> {
+    match writeln!(std::io::stdout(), "{line}") {
+        Err(e) if e.kind() != ErrorKind::BrokenPipe => Err(e).context("standard output"),
+        _ => Ok(()),
     }
 }
 

@@ -60,6 +60,22 @@ fn same_seed_same_bytes_whatever_the_number_of_threads() {
 }
 
 #[test]
+fn nobody_is_seen_by_more_cameras_than_asked() {
+    let mut config = small(3);
+    let most = |config: &CropsConfig| {
+        let plan = Plan::new(config);
+        let seen = plan.identities.iter().map(|i| i.cameras.len());
+        (seen.clone().min().unwrap(), seen.max().unwrap())
+    };
+    assert_eq!(most(&config), (2, 4), "all four cameras");
+    config.seen_by = 2;
+    assert_eq!(most(&config), (2, 2));
+    config.seen_by = 1;
+    let error = config.check().unwrap_err().to_string();
+    assert!(error.contains("--seen-by"), "{error}");
+}
+
+#[test]
 fn the_layout_holds() {
     let dir = tempfile::tempdir().unwrap();
     let out = dir.path().join("w");

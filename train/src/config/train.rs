@@ -32,7 +32,8 @@ pub struct TrainConfig {
     pub ema: f64,
     /// Whether that weight begins at 0 and rises as `1 - 1 / (t + 1)` with the step t (MMT, ABMT).
     pub ema_ramp: bool,
-    /// Parts that a training batch is split into for the statistics of batch norms, as several GPUs would.
+    /// Parts that a training batch is split into for the statistics of batch norms, as several GPUs would. A batch holds whole
+    /// identities one after the other, so a part sees few of them: two cost Cluster-Contrast much, four do not (docs/ACCURACY.md).
     pub norm_groups: usize,
     /// Evaluate every so many epochs (0: only at the end).
     pub evaluate_every: usize,
