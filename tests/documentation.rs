@@ -144,7 +144,7 @@ fn the_list_of_gpu_operators_is_the_programs() {
 fn a_reader_that_leaves_ends_a_program_quietly() {
     let dir = tempfile::tempdir().unwrap();
     let world = dir.path().join("world").display().to_string();
-    let small = "tracklets --ids 4 --cameras 2 --frames 2 --out";
+    let small = "tracklets --ids 4 --cameras 2 --frames 4 --out";
     let small = small.split(' ').chain([world.as_str()]).collect();
     for (tool, arguments) in [
         ("reid-world", small),
