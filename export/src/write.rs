@@ -1,12 +1,11 @@
 //! From a run folder to a verified file.
 
-use std::fs;
-use std::io::{self, Write as _};
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use reid_models::card::OutputSpec;
-use reid_models::files::FileError;
+use reid_models::files::Unfinished;
 use reid_models::graph::EMBEDDING;
 use serde::Serialize;
 
@@ -133,7 +132,8 @@ pub fn export(run: &Path, out: &Path, options: &ExportOptions) -> Result<Exporte
     let nodes = model.graph.as_ref().map_or(0, |g| g.node.len());
     let bytes = onnx::encode(&model, out)?;
 
-    let unfinished = Unfinished::write(out, &bytes)?;
+    let mut unfinished = Unfinished::beside(out)?;
+    unfinished.fill(|file| file.write_all(&bytes))?;
     let verification = verify::verify(unfinished.path(), None)?;
     if let Some(bad) = verification.backends.iter().find(|v| !v.passed()) {
         return Err(ExportError::NotTheSame {
@@ -161,66 +161,4 @@ fn graph_error(source: reid_models::graph::GraphError) -> ExportError {
         path: PathBuf::from("graph.json"),
         source,
     }
-}
-
-/// A file beside its final place, removed unless it is kept.
-struct Unfinished {
-    file: tempfile::NamedTempFile,
-    out: PathBuf,
-}
-
-impl Unfinished {
-    fn write(out: &Path, bytes: &[u8]) -> Result<Self, ExportError> {
-        let name = out
-            .file_name()
-            .ok_or_else(|| {
-                failed(
-                    out,
-                    io::Error::new(io::ErrorKind::InvalidInput, "the path names no file"),
-                )
-            })?
-            .to_string_lossy();
-        let folder = match out.parent() {
-            Some(p) if !p.as_os_str().is_empty() => p,
-            _ => Path::new("."),
-        };
-        let prefix = format!(".{name}.");
-        let mut builder = tempfile::Builder::new();
-        builder.prefix(&prefix).suffix(".partial");
-        // Temporary files are private by default; a model is for the service's user, too, as far as the umask allows.
-        #[cfg(unix)]
-        builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
-        let mut file = builder.tempfile_in(folder).map_err(|e| failed(out, e))?;
-        file.write_all(bytes)
-            .and_then(|()| file.as_file().sync_all())
-            .map_err(|e| failed(out, e))?;
-        Ok(Unfinished {
-            file,
-            out: out.to_path_buf(),
-        })
-    }
-
-    fn path(&self) -> &Path {
-        self.file.path()
-    }
-
-    fn keep(self) -> Result<(), ExportError> {
-        let folder = self.file.path().parent().map(Path::to_path_buf);
-        self.file
-            .persist(&self.out)
-            .map_err(|e| failed(&self.out, e.error))?;
-        // The rename reaches the disk with its folder; some file systems refuse to sync a folder, which loses nothing.
-        if let Some(folder) = folder.and_then(|f| fs::File::open(f).ok()) {
-            let _ = folder.sync_all();
-        }
-        Ok(())
-    }
-}
-
-fn failed(path: &Path, source: io::Error) -> ExportError {
-    ExportError::File(FileError {
-        action: "cannot write",
-        path: path.to_path_buf(),
-        source,
-    })
 }

@@ -3,7 +3,8 @@
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
+
+use tempfile::NamedTempFile;
 
 /// A file that could not be read or written; names the path.
 #[derive(Debug, thiserror::Error)]
@@ -34,48 +35,89 @@ pub fn write_atomic_with(
     path: &Path,
     fill: impl FnOnce(&mut File) -> io::Result<()>,
 ) -> Result<(), FileError> {
-    let fail = |source| FileError {
-        action: "cannot write",
-        path: path.to_path_buf(),
-        source,
-    };
-    let folder = match path.parent() {
-        Some(p) if !p.as_os_str().is_empty() => p,
-        _ => Path::new("."),
-    };
-    let name = path
-        .file_name()
-        .ok_or_else(|| {
+    let mut unfinished = Unfinished::beside(path)?;
+    unfinished.fill(fill)?;
+    unfinished.keep()
+}
+
+/// A file that is written beside its place, under a name that nobody else has, and removed again unless it is kept. Of several
+/// that are kept in one place the last stays, whole.
+#[derive(Debug)]
+pub struct Unfinished {
+    file: NamedTempFile,
+    place: PathBuf,
+}
+
+impl Unfinished {
+    /// An empty one for `place`.
+    ///
+    /// # Errors
+    /// [`FileError`] naming `place`.
+    pub fn beside(place: &Path) -> Result<Self, FileError> {
+        let fail = |source| cannot_write(place, source);
+        let name = place.file_name().ok_or_else(|| {
             fail(io::Error::new(
                 io::ErrorKind::InvalidInput,
                 "the path names no file",
             ))
-        })?
-        .to_string_lossy();
-    // Of several who write the same file the last rename wins, whole.
-    let temporary = folder.join(passing_name(&name));
-    let written = File::create(&temporary).and_then(|mut file| {
-        fill(&mut file)?;
-        file.sync_all()
-    });
-    let result = written.and_then(|()| fs::rename(&temporary, path));
-    if let Err(source) = result {
-        // Best effort: the first error is the one worth reporting.
-        let _ = fs::remove_file(&temporary);
-        return Err(fail(source));
+        })?;
+        let prefix = format!(".{}.", name.to_string_lossy());
+        let mut builder = tempfile::Builder::new();
+        builder.prefix(&prefix).suffix(".partial");
+        // Temporary files are private by default; this one is for whom the umask allows.
+        #[cfg(unix)]
+        builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
+        Ok(Unfinished {
+            file: builder.tempfile_in(folder_of(place)).map_err(fail)?,
+            place: place.to_path_buf(),
+        })
     }
-    // The rename itself reaches the disk with its folder; some file systems refuse to sync a folder, which loses nothing.
-    if let Ok(dir) = File::open(folder) {
-        let _ = dir.sync_all();
+
+    /// Writes into it.
+    ///
+    /// # Errors
+    /// [`FileError`] naming the place, for an error of `write`.
+    pub fn fill(
+        &mut self,
+        write: impl FnOnce(&mut File) -> io::Result<()>,
+    ) -> Result<(), FileError> {
+        write(self.file.as_file_mut()).map_err(|source| cannot_write(&self.place, source))
     }
-    Ok(())
+
+    /// Where it lies now.
+    pub fn path(&self) -> &Path {
+        self.file.path()
+    }
+
+    /// Syncs it and puts it in its place, over what is there.
+    ///
+    /// # Errors
+    /// [`FileError`] naming the place; the old file, if any, is untouched.
+    pub fn keep(self) -> Result<(), FileError> {
+        let synced = self.file.as_file().sync_all();
+        let kept = synced.and_then(|()| Ok(self.file.persist(&self.place)?));
+        kept.map_err(|source| cannot_write(&self.place, source))?;
+        // The rename itself reaches the disk with its folder; some file systems refuse to sync a folder, which loses nothing.
+        if let Ok(folder) = File::open(folder_of(&self.place)) {
+            let _ = folder.sync_all();
+        }
+        Ok(())
+    }
 }
 
-/// A hidden name that no other call has, in this process or another: for a file that is soon renamed or removed.
-pub(crate) fn passing_name(stem: &str) -> String {
-    static CALLS: AtomicU64 = AtomicU64::new(0);
-    let call = CALLS.fetch_add(1, Ordering::Relaxed);
-    format!(".{stem}.{}-{call}.partial", std::process::id())
+fn folder_of(path: &Path) -> &Path {
+    match path.parent() {
+        Some(p) if !p.as_os_str().is_empty() => p,
+        _ => Path::new("."),
+    }
+}
+
+fn cannot_write(path: &Path, source: io::Error) -> FileError {
+    FileError {
+        action: "cannot write",
+        path: path.to_path_buf(),
+        source,
+    }
 }
 
 /// Reads a whole file.

@@ -16,7 +16,7 @@ use sha2::{Digest as _, Sha256};
 
 use super::RuntimeError;
 use super::status::{CacheUse, CachedFile};
-use crate::files::{self, FileError};
+use crate::files::{self, FileError, Unfinished};
 
 const MANIFEST: &str = "manifest.json";
 
@@ -30,13 +30,11 @@ impl Cache {
     pub(super) fn open(root: &Path) -> Result<Self, RuntimeError> {
         let refused = |source| RuntimeError::Cache { source };
         files::create_dir(root).map_err(refused)?;
-        let probe = root.join(files::passing_name("probe"));
-        let written = File::create(&probe).and_then(|_| fs::remove_file(&probe));
-        written.map_err(|source| {
+        Unfinished::beside(&root.join("probe")).map_err(|error| {
             refused(FileError {
                 action: "cannot write to",
                 path: root.to_path_buf(),
-                source,
+                source: error.source,
             })
         })?;
         Ok(Cache {
