@@ -62,13 +62,17 @@ impl Unfinished {
             ))
         })?;
         let prefix = format!(".{}.", name.to_string_lossy());
-        let mut builder = tempfile::Builder::new();
-        builder.prefix(&prefix).suffix(".partial");
-        // Temporary files are private by default; this one is for whom the umask allows.
-        #[cfg(unix)]
-        builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
+        // With the permissions that the umask allows, not the private ones of `tempfile`; and the system's error as it is, without
+        // the hidden name that `tempfile` adds.
+        let mut refused = None;
+        let made = tempfile::Builder::new()
+            .prefix(&prefix)
+            .suffix(".partial")
+            .make_in(folder_of(place), |hidden| {
+                File::create_new(hidden).inspect_err(|e| refused = e.raw_os_error())
+            });
         Ok(Unfinished {
-            file: builder.tempfile_in(folder_of(place)).map_err(fail)?,
+            file: made.map_err(|e| fail(refused.map_or(e, io::Error::from_raw_os_error)))?,
             place: place.to_path_buf(),
         })
     }
@@ -200,6 +204,19 @@ mod tests {
             "{text:?}"
         );
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn a_missing_folder_is_an_error_that_names_the_file_and_not_the_hidden_one() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("gone/card.json");
+        let error = write_atomic(&path, b"new").unwrap_err();
+        assert_eq!(error.source.kind(), io::ErrorKind::NotFound);
+        let text = error.to_string();
+        assert!(
+            text.contains("gone/card.json") && !text.contains("partial"),
+            "{text}"
+        );
     }
 
     #[test]
